@@ -1,0 +1,192 @@
+//! Builds ggml once into a cache, links it statically and binds its headers.
+//!
+//! Environment: `GGML_SOURCE_DIR` builds another ggml (a folder with `include/` and `src/`);
+//! `GGML_CACHE_DIR` moves the cache; `GGML_NATIVE=OFF` builds for any machine of the target.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs, panic};
+
+/// The crate whose package carries ggml's source; its version is pinned in Cargo.toml.
+const CARRIER: &str = "llama-cpp-sys-2";
+
+fn main() {
+    for name in ["GGML_SOURCE_DIR", "GGML_CACHE_DIR", "GGML_NATIVE", "CC", "CXX"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    for file in ["build.rs", "CMakeLists.txt", "wrapper.h"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let source = source();
+    bind(&source.join("include"));
+    link(&build(&source));
+}
+
+/// The folder of ggml's source.
+fn source() -> PathBuf {
+    if let Some(folder) = env::var_os("GGML_SOURCE_DIR") {
+        return folder.into();
+    }
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .exec()
+        .unwrap_or_else(|e| stop(&format!("`cargo metadata` can't find ggml's source: {e}")));
+    let package = metadata.packages.iter().find(|p| p.name == CARRIER);
+    let manifest = &package.unwrap_or_else(|| stop(&format!("no package {CARRIER}"))).manifest_path;
+    manifest.parent().expect("a manifest has a folder").join("llama.cpp/ggml").into()
+}
+
+/// Builds ggml, or finds the build that an earlier run left; returns the folder of its libraries.
+fn build(source: &Path) -> PathBuf {
+    let target = env::var("TARGET").expect("set by cargo");
+    let (metal, cuda, vulkan) =
+        (target.contains("apple-darwin"), feature("CUDA"), feature("VULKAN"));
+    let on = |yes: bool| if yes { "ON" } else { "OFF" };
+    let native = env::var("GGML_NATIVE").unwrap_or_else(|_| on(target == host()).into());
+    let flags = [
+        ("GGML_SOURCE_DIR", source.to_str().expect("a UTF-8 path")),
+        ("CMAKE_POSITION_INDEPENDENT_CODE", "ON"),
+        ("BUILD_SHARED_LIBS", "OFF"),
+        ("GGML_NATIVE", &native),
+        ("GGML_LLAMAFILE", "ON"),
+        ("GGML_OPENMP", "OFF"),
+        ("GGML_BLAS", "OFF"),
+        ("GGML_CCACHE", "OFF"),
+        ("GGML_METAL", on(metal)),
+        ("GGML_METAL_EMBED_LIBRARY", on(metal)),
+        ("GGML_CUDA", on(cuda)),
+        ("GGML_VULKAN", on(vulkan)),
+    ];
+    let compilers = [version("CC", "cc"), version("CXX", "c++")];
+    if compilers.iter().any(String::is_empty) {
+        stop(
+            "no C++ compiler: install one (Debian: `apt-get install g++`; macOS: `xcode-select --install`)",
+        );
+    }
+    if version("CMAKE", "cmake").is_empty() {
+        stop(
+            "cmake is missing: install it (Debian: `apt-get install cmake`; macOS: `brew install cmake`)",
+        );
+    }
+
+    let mut key = DefaultHasher::new();
+    (&flags, &compilers, &target, include_str!("CMakeLists.txt")).hash(&mut key);
+    let folder = cache().join(format!("ggml-{:016x}", key.finish()));
+    fs::create_dir_all(&folder)
+        .unwrap_or_else(|e| stop(&format!("{}: {e}; set GGML_CACHE_DIR", folder.display())));
+    // Two cargo processes may come here at once; the second waits, and finds the work done.
+    let lock = fs::File::create(folder.join("lock")).expect("the folder is ours");
+    lock.lock().expect("a file lock");
+    let (lib, done) = (folder.join("lib"), folder.join("done"));
+    if !done.exists() {
+        let mut cmake = cmake::Config::new(env!("CARGO_MANIFEST_DIR"));
+        // Release in every cargo profile: an unoptimized ggml is of no use to anybody.
+        cmake.profile("Release").out_dir(&folder).build_target("ggml");
+        cmake.define("CMAKE_ARCHIVE_OUTPUT_DIRECTORY", &lib);
+        for (name, value) in flags {
+            cmake.define(name, value);
+        }
+        cmake.build();
+        fs::write(&done, "").expect("the folder is ours");
+    }
+    lib
+}
+
+fn link(lib: &Path) {
+    let library = |kind: &str, name: &str| println!("cargo:rustc-link-lib={kind}={name}");
+    println!("cargo:rustc-link-search=native={}", lib.display());
+    library("static", "ggml");
+    if feature("CUDA") {
+        library("static", "ggml-cuda");
+        let toolkit = env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".into());
+        println!("cargo:rustc-link-search=native={toolkit}/lib64");
+        println!("cargo:rustc-link-search=native={toolkit}/lib64/stubs");
+        for name in ["cudart", "cublas", "cuda"] {
+            library("dylib", name);
+        }
+    }
+    if feature("VULKAN") {
+        library("static", "ggml-vulkan");
+        library("dylib", "vulkan");
+    }
+    if env::var("CARGO_CFG_TARGET_OS").expect("set by cargo") == "macos" {
+        library("static", "ggml-metal");
+        for name in ["Foundation", "Metal", "MetalKit", "Accelerate"] {
+            library("framework", name);
+        }
+        library("static", "ggml-cpu");
+        library("static", "ggml-base");
+        library("dylib", "c++");
+    } else {
+        library("static", "ggml-cpu");
+        library("static", "ggml-base");
+        library("dylib", "stdc++");
+        library("dylib", "m");
+    }
+}
+
+/// Only what this project calls, so that an upgrade of ggml shows what it touches.
+fn bind(include: &Path) {
+    let builder = bindgen::Builder::default()
+        .header("wrapper.h")
+        .clang_arg(format!("-I{}", include.display()))
+        .allowlist_function("ggml_(backend|gallocr|graph|build_forward|quantize|get|set|new)_.*")
+        .allowlist_function(
+            "ggml_(init|free|version|nbytes|nelements|row_size|blck_size|type_size)",
+        )
+        .allowlist_function("ggml_(is_contiguous|is_contiguous_rows|can_repeat|tensor_overhead)")
+        .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|type_sizef)")
+        .allowlist_function("ggml_(add|sub|mul|scale|scale_bias|sqr|tanh|silu|gelu|gelu_erf)")
+        .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|mul_mat|mul_mat_set_prec|get_rows)")
+        .allowlist_function(
+            "ggml_(flash_attn_ext|flash_attn_ext_set_prec|rope_ext|rope_set_offset)",
+        )
+        .allowlist_function(
+            "ggml_(reshape_4d|view_4d|permute|cont|cast|cpy|concat|pad_ext|repeat_4d)",
+        )
+        .allowlist_function("ggml_(set_inplace|interpolate)")
+        .allowlist_type("ggml_(type_traits|backend_dev_caps|backend_dev_props)")
+        .allowlist_var("GGML_(TYPE|STATUS|OP|PREC|TENSOR_FLAG|BACKEND|SCALE|LOG|MAX|DEFAULT)_.*")
+        .default_enum_style(bindgen::EnumVariation::Consts)
+        .prepend_enum_name(false)
+        .generate_comments(false)
+        .layout_tests(false);
+    // bindgen panics when libclang is missing.
+    let bindings = panic::catch_unwind(panic::AssertUnwindSafe(|| builder.generate())).unwrap_or_else(|_| {
+        stop("libclang is missing: install it (Debian: `apt-get install libclang-dev`; macOS: `xcode-select --install`)")
+    });
+    let bindings = bindings.unwrap_or_else(|e| stop(&format!("binding ggml's headers: {e}")));
+    let out = PathBuf::from(env::var("OUT_DIR").expect("set by cargo")).join("bindings.rs");
+    bindings.write_to_file(out).expect("OUT_DIR is writable");
+}
+
+fn feature(name: &str) -> bool {
+    env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
+}
+
+fn host() -> String {
+    env::var("HOST").expect("set by cargo")
+}
+
+/// What a tool says of its version, empty if it can't be run.
+fn version(variable: &str, default: &str) -> String {
+    let tool = env::var(variable).unwrap_or_else(|_| default.into());
+    let output = Command::new(tool).arg("--version").output();
+    output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default()
+}
+
+fn cache() -> PathBuf {
+    let home = || env::var_os("HOME").map(PathBuf::from);
+    env::var_os("GGML_CACHE_DIR")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("XDG_CACHE_HOME")?).join("gguf-video")))
+        .or_else(|| Some(home()?.join(".cache/gguf-video")))
+        .unwrap_or_else(|| env::var_os("OUT_DIR").expect("set by cargo").into())
+}
+
+/// Ends the build with one sentence for the person who reads it.
+fn stop(sentence: &str) -> ! {
+    eprintln!("\nggml-sys: {sentence}\n");
+    std::process::exit(1)
+}
