@@ -186,6 +186,7 @@ fn cache() -> PathBuf {
 }
 
 /// Ends the build with one sentence for the person who reads it.
+#[expect(clippy::print_stderr, reason = "a build script speaks to a person there")]
 fn stop(sentence: &str) -> ! {
     eprintln!("\nggml-sys: {sentence}\n");
     std::process::exit(1)
