@@ -136,18 +136,18 @@ fn bind(include: &Path) {
             "ggml_(init|free|version|nbytes|nelements|row_size|blck_size|type_size)",
         )
         .allowlist_function("ggml_(is_contiguous|is_contiguous_rows|can_repeat|tensor_overhead)")
-        .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|type_sizef)")
-        .allowlist_function("ggml_(add|sub|mul|scale|scale_bias|sqr|tanh|silu|gelu|gelu_erf)")
-        .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|mul_mat|mul_mat_set_prec|get_rows)")
+        .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|get_mem_size)")
+        .allowlist_function("ggml_(add|mul|scale_bias|sqr|tanh|silu|gelu)")
+        .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|mul_mat|get_rows)")
         .allowlist_function(
             "ggml_(flash_attn_ext|flash_attn_ext_set_prec|rope_ext|rope_set_offset)",
         )
         .allowlist_function(
             "ggml_(reshape_4d|view_4d|permute|cont|cast|cpy|concat|pad_ext|repeat_4d)",
         )
-        .allowlist_function("ggml_(set_inplace|interpolate)")
-        .allowlist_type("ggml_(type_traits|backend_dev_caps|backend_dev_props)")
-        .allowlist_var("GGML_(TYPE|STATUS|OP|PREC|TENSOR_FLAG|BACKEND|SCALE|LOG|MAX|DEFAULT)_.*")
+        .allowlist_function("ggml_set_inplace")
+        .allowlist_type("ggml_(type_traits|tensor_flag|backend_dev_caps|backend_dev_props)")
+        .allowlist_var("GGML_(TYPE|STATUS|OP|PREC|BACKEND|LOG|MAX|ROPE_TYPE)_.*")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)
         .generate_comments(false)

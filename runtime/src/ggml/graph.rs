@@ -1,0 +1,252 @@
+//! A computation being described. Nodes are bump-allocated in the executor's arena; nothing is
+//! computed while a graph is built.
+
+use super::{DeviceTensor, Device, HostTensor, Limits, Param, Shape};
+use ggml_sys as sys;
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub(super) type Node = NonNull<sys::ggml_tensor>;
+
+/// How closely a run follows F32 arithmetic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// As fast as the backend can: matrix products in the weight's own type, table GELU.
+    #[default]
+    Native,
+    /// Every weight is widened to F32 first and every function is computed in F32: what a
+    /// comparison with the reference needs.
+    Strict,
+}
+
+pub(super) enum Values {
+    F32(Arc<[f32]>),
+    I32(Vec<i32>),
+}
+
+/// Memory that several nodes of a graph fill and read in turn.
+struct Scratch {
+    memory: Node,
+    /// The node that reads it last so far: the next user must come after.
+    reader: Option<Node>,
+}
+
+/// The nodes of one computation.
+pub struct Graph {
+    pub(super) ctx: NonNull<sys::ggml_context>,
+    pub(super) inputs: RefCell<Vec<(Node, Values)>>,
+    pub(super) writes: RefCell<Vec<(Node, DeviceTensor)>>,
+    pub(super) precision: Precision,
+    pub(super) observed: bool,
+    device: Device,
+    scratch: RefCell<Option<Scratch>>,
+    lines: RefCell<Vec<(Node, &'static Location<'static>)>>,
+    kept: RefCell<Vec<Rc<dyn Any>>>,
+}
+
+impl Graph {
+    /// # Safety
+    /// `ctx` is valid for this value's whole life, and freed by nobody else.
+    pub(super) unsafe fn new(
+        ctx: NonNull<sys::ggml_context>,
+        device: Device,
+        precision: Precision,
+        observed: bool,
+    ) -> Self {
+        Self {
+            ctx,
+            inputs: RefCell::default(),
+            writes: RefCell::default(),
+            precision,
+            observed,
+            device,
+            scratch: RefCell::default(),
+            lines: RefCell::default(),
+            kept: RefCell::default(),
+        }
+    }
+
+    /// Values that are copied to the device when the graph runs.
+    #[track_caller]
+    pub fn input<'g>(&'g self, host: &HostTensor) -> Tensor<'g> {
+        self.upload(sys::GGML_TYPE_F32, host.shape, Values::F32(host.data.clone()))
+    }
+
+    /// A vector of positions or row numbers, I32 on the device.
+    #[track_caller]
+    pub fn indices(&self, values: impl Into<Vec<i32>>) -> Tensor<'_> {
+        let values = values.into();
+        self.upload(sys::GGML_TYPE_I32, Shape::from([values.len() as i64]), Values::I32(values))
+    }
+
+    #[track_caller]
+    fn upload(&self, dtype: sys::ggml_type, shape: Shape, values: Values) -> Tensor<'_> {
+        // SAFETY: `ctx` is valid, and `node` has checked its room.
+        let t = self.node(|ctx| unsafe {
+            let t = sys::ggml_new_tensor(ctx, dtype, 4, shape.to_ne().as_ptr());
+            sys::ggml_set_input(t);
+            t
+        });
+        self.inputs.borrow_mut().push((t.raw, values));
+        t
+    }
+
+    /// F32 memory of this run that starts undefined: a target for [`Tensor::set`].
+    #[track_caller]
+    pub fn uninitialized(&self, shape: impl Into<Shape>) -> Tensor<'_> {
+        let ne = shape.into().to_ne();
+        // SAFETY: `ctx` is valid, and `node` has checked its room.
+        self.node(|ctx| unsafe { sys::ggml_new_tensor(ctx, sys::GGML_TYPE_F32, 4, ne.as_ptr()) })
+    }
+
+    /// F32 memory that this graph's convolutions share. It is free again once the tensor given to
+    /// [`Graph::release_scratch`] has been computed; until then nobody may ask for it.
+    #[track_caller]
+    pub(super) fn scratch(&self, shape: impl Into<Shape>) -> Tensor<'_> {
+        let shape = shape.into();
+        let elements = shape.elements() as i64;
+        let old = self.scratch.borrow_mut().take();
+        // SAFETY: nodes live as long as the graph.
+        let fits = |s: &Scratch| unsafe { s.memory.as_ref() }.ne[0] >= elements;
+        let Scratch { memory, reader } = old.filter(fits).unwrap_or_else(|| Scratch {
+            memory: self.uninitialized([elements]).raw,
+            reader: None,
+        });
+        let view = Tensor { raw: memory, graph: self }.narrow4(3, 0..elements).reshape(shape);
+        if let Some(reader) = reader {
+            // An edge that no kernel looks at, but that orders the nodes: a view uses one source.
+            // SAFETY: both nodes live as long as the graph, and nobody else refers to them now.
+            unsafe { (*view.raw.as_ptr()).src[1] = reader.as_ptr() };
+        }
+        *self.scratch.borrow_mut() = Some(Scratch { memory, reader });
+        view
+    }
+
+    /// `reader` is the last node that reads the scratch memory handed out before.
+    pub(super) fn release_scratch(&self, reader: Tensor<'_>) {
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.as_mut().expect("scratch was asked for").reader = Some(reader.raw);
+    }
+
+    /// Stores `value` in `state` when all nodes of this graph have been computed: reads of
+    /// `state` in the same graph still see what was there before.
+    #[track_caller]
+    pub fn write<'g>(&'g self, state: &DeviceTensor, value: Tensor<'g>) {
+        assert_eq!(state.shape(), value.shape(), "write: the state has another shape");
+        self.keep(state.owner());
+        self.writes.borrow_mut().push((value.raw, state.clone()));
+    }
+
+    /// Where this graph's device cuts long operations.
+    pub fn limits(&self) -> Limits {
+        self.device.limits()
+    }
+
+    /// Adds what `make` builds in the arena. The one place where nodes are born.
+    #[track_caller]
+    pub(super) fn node(
+        &self,
+        make: impl FnOnce(*mut sys::ggml_context) -> *mut sys::ggml_tensor,
+    ) -> Tensor<'_> {
+        let ctx = self.ctx.as_ptr();
+        // ggml would abort the process on a full arena, so ask first; no op makes more than 8 nodes.
+        // SAFETY: `ctx` is valid.
+        let room = unsafe { sys::ggml_get_mem_size(ctx) - sys::ggml_used_mem(ctx) };
+        // SAFETY: no arguments, no state.
+        let overhead = unsafe { sys::ggml_tensor_overhead() };
+        assert!(room > 8 * overhead, "the graph is full: raise executor::MAX_NODES");
+        let raw = NonNull::new(make(ctx)).expect("ggml ops return their node");
+        self.lines.borrow_mut().push((raw, Location::caller()));
+        Tensor { raw, graph: self }
+    }
+
+    /// The line of the model that made `node`, as far as it is known.
+    pub(super) fn line(&self, node: Node) -> Option<&'static Location<'static>> {
+        self.lines.borrow().iter().find(|(n, _)| *n == node).map(|(_, line)| *line)
+    }
+
+    fn keep(&self, owner: Rc<dyn Any>) {
+        let mut kept = self.kept.borrow_mut();
+        if !kept.iter().any(|k| Rc::ptr_eq(k, &owner)) {
+            kept.push(owner);
+        }
+    }
+}
+
+/// A node of a [`Graph`]: two words, `Copy`, bound to its graph's life.
+#[derive(Clone, Copy)]
+#[must_use = "an op only describes a node; unused, it computes nothing"]
+pub struct Tensor<'g> {
+    pub(super) raw: Node,
+    pub(super) graph: &'g Graph,
+}
+
+impl<'g> Tensor<'g> {
+    pub fn shape(self) -> Shape {
+        // SAFETY: nodes live as long as their graph, which `'g` borrows.
+        Shape::from_ne(unsafe { self.raw.as_ref() }.ne)
+    }
+
+    #[track_caller]
+    pub fn dims<const N: usize>(self) -> [i64; N] {
+        self.shape().dims()
+    }
+
+    pub fn graph(self) -> &'g Graph {
+        self.graph
+    }
+
+    /// Names this value for the executor's observer; free when nobody observes.
+    #[track_caller]
+    pub fn tap(self, name: impl fmt::Display) -> Self {
+        if !self.graph.observed {
+            return self;
+        }
+        let t = self.contiguous();
+        let name = std::ffi::CString::new(name.to_string()).expect("no NUL in tap names");
+        // SAFETY: the node is alive for `'g`; ggml copies the name.
+        unsafe {
+            sys::ggml_set_name(t.raw.as_ptr(), name.as_ptr());
+            sys::ggml_set_output(t.raw.as_ptr());
+        }
+        t
+    }
+}
+
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor{:?}", self.shape())
+    }
+}
+
+/// What an op takes on its right: a tensor of the same graph, a weight, or state on the device.
+pub trait Operand<'g>: Copy {
+    fn in_graph(self, graph: &'g Graph) -> Tensor<'g>;
+}
+
+impl<'g> Operand<'g> for Tensor<'g> {
+    #[track_caller]
+    fn in_graph(self, graph: &'g Graph) -> Tensor<'g> {
+        assert!(std::ptr::eq(self.graph, graph), "operands belong to different graphs");
+        self
+    }
+}
+
+impl<'g> Operand<'g> for &Param {
+    fn in_graph(self, graph: &'g Graph) -> Tensor<'g> {
+        graph.keep(self.owner());
+        Tensor { raw: self.raw, graph }
+    }
+}
+
+impl<'g> Operand<'g> for &DeviceTensor {
+    fn in_graph(self, graph: &'g Graph) -> Tensor<'g> {
+        graph.keep(self.owner());
+        Tensor { raw: self.raw(), graph }
+    }
+}

@@ -1,0 +1,26 @@
+//! Tensors in host memory: what goes into a run, and what comes out of it.
+
+use super::Shape;
+use std::sync::Arc;
+
+/// F32 values in host memory, row-major, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct HostTensor {
+    pub shape: Shape,
+    pub data: Arc<[f32]>,
+}
+
+impl HostTensor {
+    #[track_caller]
+    pub fn new(shape: impl Into<Shape>, data: impl Into<Arc<[f32]>>) -> Self {
+        let (shape, data) = (shape.into(), data.into());
+        assert_eq!(shape.elements(), data.len(), "{shape:?} needs {} values", shape.elements());
+        Self { shape, data }
+    }
+
+    #[track_caller]
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        Self::new(shape, vec![0.0; shape.elements()])
+    }
+}

@@ -1,0 +1,59 @@
+//! The safe layer over ggml, and the only folder of this crate with `unsafe`.
+//!
+//! | type             | owns                                    | lives                        |
+//! |------------------|-----------------------------------------|------------------------------|
+//! | [`Device`]       | nothing: a handle into ggml's registry  | the program (`Copy`)         |
+//! | [`Weights`]      | the mapped file, derived layouts        | until the last [`Param`]     |
+//! | [`DeviceTensor`] | one buffer on the device                | until its last clone         |
+//! | [`Executor`]     | one backend, its compute buffer         | the pipeline                 |
+//! | [`Graph`]        | one computation's nodes                 | one [`Executor`] call        |
+//! | [`Tensor`]       | nothing: a node of a [`Graph`]          | `'g` (`Copy`)                |
+//!
+//! One executor owns one backend: a node that it can't run is an error that names the model's
+//! line, never a quiet move to another device. What has to survive from one graph to the next
+//! (residual stream, cross-attention keys, the VAE's cache) is a [`DeviceTensor`], written with
+//! [`Graph::write`].
+//!
+//! A tensor can't leave the run that made it:
+//! ```compile_fail
+//! # use gguf_video::ggml::*;
+//! # fn f(exec: &mut Executor, x: &HostTensor) {
+//! let mut stolen = None;
+//! exec.compute(|g| { let y = g.input(x); stolen = Some(y); y });
+//! # }
+//! ```
+//! The result of an op can't be dropped in silence:
+//! ```compile_fail
+//! # #![deny(unused_must_use)]
+//! # use gguf_video::ggml::*;
+//! # fn f(exec: &mut Executor, x: &HostTensor) {
+//! exec.compute(|g| { let y = g.input(x); y.silu(); y }).unwrap();
+//! # }
+//! ```
+//! Two runs can't share an executor at once:
+//! ```compile_fail
+//! # use gguf_video::ggml::*;
+//! # fn f(exec: &mut Executor, x: &HostTensor) {
+//! exec.compute(|g| { let _ = exec.compute(|h| h.input(x)); g.input(x) });
+//! # }
+//! ```
+#![allow(unsafe_code, reason = "the one folder that calls ggml")]
+
+mod device;
+mod executor;
+mod graph;
+mod host;
+mod log;
+mod ops;
+mod shape;
+mod state;
+mod weights;
+
+pub use device::{Device, Limits};
+pub use executor::{ComputeError, Executor};
+pub use graph::{Graph, Operand, Precision, Tensor};
+pub use host::HostTensor;
+pub use ops::{Kernel, patch_order};
+pub use shape::Shape;
+pub use state::{DeviceTensor, Storage};
+pub use weights::{LoadError, Param, Scope, Weights};

@@ -1,0 +1,70 @@
+//! Operations on tensors, named as in PyTorch where they mean the same.
+//!
+//! Each checks in Rust what ggml would abort on, and panics with both shapes at the model's line:
+//! a wrong shape is a mistake of the programmer, never of the user.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod linear;
+mod norm;
+mod shape;
+
+#[cfg(test)]
+mod ops_test;
+
+pub use conv::{Kernel, patch_order};
+
+use super::Tensor;
+use super::graph::Node;
+use ggml_sys as sys;
+use std::ops::Range;
+
+type UnaryOp =
+    unsafe extern "C" fn(*mut sys::ggml_context, *mut sys::ggml_tensor) -> *mut sys::ggml_tensor;
+type BinaryOp = unsafe extern "C" fn(
+    *mut sys::ggml_context,
+    *mut sys::ggml_tensor,
+    *mut sys::ggml_tensor,
+) -> *mut sys::ggml_tensor;
+
+impl<'g> Tensor<'g> {
+    #[track_caller]
+    fn unary(self, f: UnaryOp) -> Self {
+        // SAFETY: the node and its context are alive for `'g`; callers checked what `f` asserts.
+        self.graph.node(|ctx| unsafe { f(ctx, self.raw.as_ptr()) })
+    }
+
+    #[track_caller]
+    fn binary(self, rhs: Node, f: BinaryOp) -> Self {
+        // SAFETY: both nodes and the context are alive for `'g`; callers checked what `f` asserts.
+        self.graph.node(|ctx| unsafe { f(ctx, self.raw.as_ptr(), rhs.as_ptr()) })
+    }
+
+    /// A tensor whose values lie densely in row-major order: itself, if they do.
+    #[track_caller]
+    pub fn contiguous(self) -> Self {
+        // SAFETY: the node is alive for `'g`.
+        if unsafe { sys::ggml_is_contiguous(self.raw.as_ptr()) } {
+            return self;
+        }
+        self.unary(sys::ggml_cont)
+    }
+
+    /// A tensor whose innermost dimension is dense, which is what most kernels ask for.
+    #[track_caller]
+    fn dense_rows(self) -> Self {
+        // SAFETY: the node is alive for `'g`.
+        if unsafe { sys::ggml_is_contiguous_rows(self.raw.as_ptr()) } {
+            return self;
+        }
+        self.unary(sys::ggml_cont)
+    }
+}
+
+/// `0..n` in as few pieces of about equal length as `limit` allows.
+fn pieces(n: i64, limit: i64) -> impl Iterator<Item = Range<i64>> {
+    let count = (n + limit - 1) / limit;
+    let length = (n + count - 1) / count;
+    (0..n).step_by(length as usize).map(move |start| start..n.min(start + length))
+}

@@ -1,0 +1,143 @@
+//! Views, copies and rearrangements.
+
+use crate::ggml::{Shape, Tensor};
+use ggml_sys as sys;
+use std::ops::Range;
+
+impl<'g> Tensor<'g> {
+    #[track_caller]
+    pub fn reshape(self, to: impl Into<Shape>) -> Self {
+        let (x, to) = (self.contiguous(), to.into());
+        assert_eq!(x.shape().elements(), to.elements(), "reshape: {x:?} to {to:?}");
+        let [a, b, c, d] = to.to_ne();
+        // SAFETY: the node is alive for `'g` and contiguous; the element counts agree.
+        self.graph.node(|ctx| unsafe { sys::ggml_reshape_4d(ctx, x.raw.as_ptr(), a, b, c, d) })
+    }
+
+    /// `torch.permute`: dimension `i` of the result is dimension `order[i]` of `x`, counted from
+    /// the outside of the `N` inner dimensions.
+    #[track_caller]
+    pub fn permute<const N: usize>(self, order: [usize; N]) -> Self {
+        let _ = self.dims::<N>();
+        // ggml wants, for each source axis (innermost 0), the axis it becomes.
+        let mut axis = [0, 1, 2, 3];
+        for (to, &from) in order.iter().enumerate() {
+            axis[N - 1 - from] = (N - 1 - to) as i32;
+        }
+        let [a, b, c, d] = axis;
+        // SAFETY: the node is alive for `'g`; ggml checks that the axes are a permutation.
+        self.graph.node(|ctx| unsafe { sys::ggml_permute(ctx, self.raw.as_ptr(), a, b, c, d) })
+    }
+
+    /// `x[.., range, ..]` along `dim`, counted from the outside of the three inner dimensions.
+    #[track_caller]
+    pub fn narrow(self, dim: usize, range: Range<i64>) -> Self {
+        assert!(dim < 3, "narrow: dimension {dim} of three");
+        self.narrow4(dim + 1, range)
+    }
+
+    /// [`Tensor::narrow`] with `dim` counted from the outside of all four dimensions.
+    #[track_caller]
+    pub fn narrow4(self, dim: usize, range: Range<i64>) -> Self {
+        // SAFETY: the node is alive for `'g`.
+        let t = unsafe { self.raw.as_ref() };
+        let (mut ne, mut nb, d) = (t.ne, t.nb, 3 - dim);
+        let inside = 0 <= range.start && range.start < range.end && range.end <= ne[d];
+        assert!(inside, "narrow: {range:?} of dimension {dim} of {self:?}");
+        ne[d] = range.end - range.start;
+        let offset = range.start as usize * nb[d];
+        // A dimension of one has no stride, but ggml's contiguity checks look at it: pack it.
+        for i in 1..4 {
+            if ne[i] == 1 {
+                nb[i] = nb[i - 1] * ne[i - 1] as usize;
+            }
+        }
+        let ([a, b, c, d], x) = (ne, self.raw.as_ptr());
+        // SAFETY: as above; the range was checked, so the view lies inside its source.
+        self.graph
+            .node(|ctx| unsafe { sys::ggml_view_4d(ctx, x, a, b, c, d, nb[1], nb[2], nb[3], offset) })
+    }
+
+    /// Overlapping runs of `width` neighbours along the second-innermost dimension of
+    /// `[A, B, N, C]`, without a copy: `[A, B, N - width + 1, width · C]`.
+    #[track_caller]
+    pub fn windows(self, width: i64) -> Self {
+        let x = self.contiguous();
+        let [a, b, n, c] = x.shape().full();
+        assert!(0 < width && width <= n, "windows: {width} of {n} in {x:?}");
+        // SAFETY: the node is alive for `'g`.
+        let nb = unsafe { x.raw.as_ref() }.nb;
+        // SAFETY: the last run of a row ends where the row of `n · c` values ends.
+        self.graph.node(|ctx| unsafe {
+            let (run, runs) = (width * c, n - width + 1);
+            sys::ggml_view_4d(ctx, x.raw.as_ptr(), run, runs, b, a, nb[1], nb[2], nb[3], 0)
+        })
+    }
+
+    /// This contiguous tensor with `values` stored from `at` (dimensions as in `values`, counted
+    /// from the outside of the `N` inner ones). The result is the same memory: use it, not `self`.
+    #[track_caller]
+    pub fn set<const N: usize>(self, at: [i64; N], values: Tensor<'g>) -> Self {
+        let values = values.dense_rows();
+        let (to, from) = (self.shape().full(), values.shape().full());
+        let mut start = [0; 4];
+        start[4 - N..].copy_from_slice(&at);
+        let inside = (0..4).all(|i| start[i] >= 0 && start[i] + from[i] <= to[i]);
+        assert!(inside, "set: {values:?} at {at:?} of {self:?}");
+        // SAFETY: the node is alive for `'g`.
+        let nb = unsafe { self.raw.as_ref() }.nb;
+        let offset = (0..4).map(|i| start[i] as usize * nb[3 - i]).sum::<usize>();
+        let reach = offset.max(nb[3]);
+        assert!(reach < i32::MAX as usize, "set: ggml keeps offsets in 31 bits, {reach} is more");
+        // SAFETY: as above; the target range was checked.
+        self.graph.node(|ctx| unsafe {
+            let (x, v) = (self.raw.as_ptr(), values.raw.as_ptr());
+            sys::ggml_set_inplace(ctx, x, v, nb[1], nb[2], nb[3], offset)
+        })
+    }
+
+    /// `self` followed by `rhs` along `dim`, counted from the outside of all four dimensions.
+    #[track_caller]
+    pub fn concat(self, rhs: Tensor<'g>, dim: usize) -> Self {
+        let (mut a, mut b) = (self.shape().full(), rhs.shape().full());
+        (a[dim], b[dim]) = (0, 0);
+        assert_eq!(a, b, "concat: {self:?} and {rhs:?} along {dim}");
+        let (x, y) = (self.dense_rows().raw.as_ptr(), rhs.dense_rows().raw.as_ptr());
+        // SAFETY: both nodes are alive for `'g`; the other dimensions agree.
+        self.graph.node(|ctx| unsafe { sys::ggml_concat(ctx, x, y, 3 - dim as i32) })
+    }
+
+    /// Zeros around the two dimensions outside the innermost: `[A, H, W, C]` becomes
+    /// `[A, H + top + bottom, W + left + right, C]`.
+    #[track_caller]
+    pub fn pad_image(self, [left, right, top, bottom]: [i32; 4]) -> Self {
+        let x = self.dense_rows();
+        // SAFETY: the node is alive for `'g`, with dense rows; paddings are not negative.
+        self.graph.node(|ctx| unsafe {
+            sys::ggml_pad_ext(ctx, x.raw.as_ptr(), 0, 0, left, right, top, bottom, 0, 0)
+        })
+    }
+
+    /// Each pixel of `[A, H, W, C]` four times: `[A, 2H, 2W, C]` (nearest-exact, factor 2).
+    #[track_caller]
+    pub fn upsample_nearest_2x(self) -> Self {
+        let [a, h, w, c] = self.shape().full();
+        let wide = self.reshape([a * h, w, 1, c]).repeat([a * h, w, 2, c]);
+        wide.reshape([1, a * h, 1, 2 * w * c]).repeat([1, a * h, 2, 2 * w * c]).reshape([
+            a,
+            2 * h,
+            2 * w,
+            c,
+        ])
+    }
+
+    #[track_caller]
+    fn repeat(self, to: impl Into<Shape>) -> Self {
+        let (x, to) = (self.dense_rows(), to.into());
+        let [a, b, c, d] = to.to_ne();
+        let divides = x.shape().full().iter().zip(to.full()).all(|(&from, to)| to % from == 0);
+        assert!(divides, "repeat: {x:?} to {to:?}");
+        // SAFETY: the node is alive for `'g`; the sizes are multiples, as ggml asserts.
+        self.graph.node(|ctx| unsafe { sys::ggml_repeat_4d(ctx, x.raw.as_ptr(), a, b, c, d) })
+    }
+}

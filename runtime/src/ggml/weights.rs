@@ -1,0 +1,289 @@
+//! The tensors of one model file on one device, immutable once loaded.
+
+use super::graph::Node;
+use super::{Device, Shape};
+use ggml_sys as sys;
+use gguf::DType;
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::path::PathBuf;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{file}: no tensor `{name}`, which this model needs", file = file.display())]
+    Missing { file: PathBuf, name: String },
+    #[error("{file}: tensor `{name}` is {got:?}, this model expects {expected:?}", file = file.display())]
+    Shape { file: PathBuf, name: String, got: Vec<u64>, expected: Vec<i64> },
+    #[error("{file}: tensor `{name}` is {dtype}, only F32, F16 and BF16 work there", file = file.display())]
+    Type { file: PathBuf, name: String, dtype: DType },
+    #[error("{file}: {count} tensors fit nowhere in this model, the first is `{first}`", file = file.display())]
+    Unused { file: PathBuf, count: usize, first: String },
+    #[error("{file}: ggml has no room for {bytes} bytes of weights", file = file.display())]
+    OutOfMemory { file: PathBuf, bytes: usize },
+}
+
+/// Metadata of tensors, and the buffer their values lie in.
+struct Block {
+    ctx: NonNull<sys::ggml_context>,
+    buffer: NonNull<sys::ggml_backend_buffer>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: made by `Block::new` or `Store::mapped`, freed once, when no `Param` and no
+        // `Graph` holds the store any more.
+        unsafe {
+            sys::ggml_backend_buffer_free(self.buffer.as_ptr());
+            sys::ggml_free(self.ctx.as_ptr());
+        }
+    }
+}
+
+struct Store {
+    device: Device,
+    by_name: BTreeMap<String, Node>,
+    taken: RefCell<BTreeSet<String>>,
+    derived: RefCell<Vec<Block>>,
+    _mapped: Block,
+    /// The mapping that `_mapped`'s buffer points into: dropped after it.
+    file: Arc<gguf::File>,
+}
+
+/// A loaded model file.
+#[derive(Clone)]
+pub struct Weights(Rc<Store>);
+
+impl Weights {
+    /// Makes `file`'s tensors usable on `device`, straight from the mapping: nothing is copied
+    /// until a page is touched.
+    pub fn load(file: Arc<gguf::File>, device: Device) -> Result<Self, LoadError> {
+        let tensors = file.tensors();
+        // SAFETY: a `no_alloc` context holds only metadata. The mapping is as long as the reader
+        // validated, and `file` keeps it alive for as long as the buffer. ggml never writes to a
+        // buffer of weights. `tensor_alloc` gets addresses inside the buffer.
+        unsafe {
+            let ctx = context(tensors.len());
+            let mapping = file.mapping();
+            let largest = tensors.iter().map(|t| t.bytes).max().unwrap_or(0) as usize;
+            let buffer = sys::ggml_backend_dev_buffer_from_host_ptr(
+                device.as_ptr(),
+                mapping.as_ptr().cast_mut().cast::<c_void>(),
+                mapping.len(),
+                largest,
+            );
+            let Some(buffer) = NonNull::new(buffer) else {
+                sys::ggml_free(ctx.as_ptr());
+                let (file, bytes) = (file.path().to_owned(), mapping.len());
+                return Err(LoadError::OutOfMemory { file, bytes });
+            };
+            sys::ggml_backend_buffer_set_usage(
+                buffer.as_ptr(),
+                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+            );
+            let mapped = Block { ctx, buffer };
+            let mut by_name = BTreeMap::new();
+            for t in tensors {
+                let node = new_tensor(ctx, &t.name, t.dtype, folded(&t.shape));
+                let address = mapping.as_ptr().add(t.offset as usize).cast_mut().cast();
+                sys::ggml_backend_tensor_alloc(buffer.as_ptr(), node.as_ptr(), address);
+                by_name.insert(t.name.clone(), node);
+            }
+            Ok(Self(Rc::new(Store {
+                device,
+                by_name,
+                taken: RefCell::default(),
+                derived: RefCell::default(),
+                _mapped: mapped,
+                file,
+            })))
+        }
+    }
+
+    pub fn root(&self) -> Scope<'_> {
+        Scope { weights: self, prefix: String::new() }
+    }
+
+    /// Fails if the file holds tensors that no module asked for: a wrong name is found at load,
+    /// not in the video.
+    pub fn expect_all_used(&self) -> Result<(), LoadError> {
+        let taken = self.0.taken.borrow();
+        let unused: Vec<_> = self.0.by_name.keys().filter(|n| !taken.contains(*n)).collect();
+        let Some(first) = unused.first() else { return Ok(()) };
+        let first = first.to_string();
+        Err(LoadError::Unused { file: self.0.file.path().to_owned(), count: unused.len(), first })
+    }
+}
+
+/// A place in the name tree: `blocks.3.self_attn`.
+#[derive(Clone)]
+pub struct Scope<'w> {
+    weights: &'w Weights,
+    prefix: String,
+}
+
+impl<'w> Scope<'w> {
+    pub fn at(&self, name: impl fmt::Display) -> Scope<'w> {
+        Scope { weights: self.weights, prefix: self.join(&name) }
+    }
+
+    /// The tensor `name`, which must have exactly `shape`. Of five dimensions, the outer two
+    /// come as one.
+    pub fn param<const N: usize>(&self, name: &str, shape: [i64; N]) -> Result<Param, LoadError> {
+        const { assert!(N <= 5) };
+        self.take(name, &shape)?;
+        let store = &self.weights.0;
+        Ok(Param { raw: store.by_name[&self.join(&name)], store: store.clone() })
+    }
+
+    /// An F32 tensor of `to` made at load from the values of `name`, which must have `shape`: the
+    /// layout that a kernel wants.
+    pub fn derived<const N: usize>(
+        &self,
+        name: &str,
+        shape: &[i64],
+        to: [i64; N],
+        make: impl FnOnce(Vec<f32>) -> Vec<f32>,
+    ) -> Result<Param, LoadError> {
+        let values = make(self.values(name, shape)?);
+        let store = &self.weights.0;
+        let shape = Shape::from(to);
+        assert_eq!(values.len(), shape.elements(), "derived `{name}`");
+        // SAFETY: as in `load`, with a buffer that ggml allocates.
+        let (block, raw) = unsafe {
+            let ctx = context(1);
+            let raw = new_tensor(ctx, &self.join(&name), DType::F32, shape);
+            let kind = sys::ggml_backend_dev_buffer_type(store.device.as_ptr());
+            let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
+            let bytes = size_of_val(values.as_slice());
+            let Some(buffer) = NonNull::new(buffer) else {
+                sys::ggml_free(ctx.as_ptr());
+                let file = store.file.path().to_owned();
+                return Err(LoadError::OutOfMemory { file, bytes });
+            };
+            sys::ggml_backend_buffer_set_usage(
+                buffer.as_ptr(),
+                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+            );
+            sys::ggml_backend_tensor_set(raw.as_ptr(), values.as_ptr().cast(), 0, bytes);
+            (Block { ctx, buffer }, raw)
+        };
+        store.derived.borrow_mut().push(block);
+        Ok(Param { raw, store: store.clone() })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.0.by_name.contains_key(&self.join(&name))
+    }
+
+    /// Says that this model knows the tensors below here and doesn't need them.
+    pub fn skip(&self) {
+        let prefix = format!("{}.", self.prefix);
+        let mut taken = self.weights.0.taken.borrow_mut();
+        taken.extend(self.weights.0.by_name.keys().filter(|n| n.starts_with(&prefix)).cloned());
+    }
+
+    /// The values of a small tensor on the host.
+    fn values(&self, name: &str, shape: &[i64]) -> Result<Vec<f32>, LoadError> {
+        let tensor = self.take(name, shape)?;
+        let bytes = self.weights.0.file.data(tensor);
+        let two = |b: &[u8]| [b[0], b[1]];
+        Ok(match tensor.dtype {
+            DType::F32 => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            }
+            DType::F16 => {
+                bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(two(b)).to_f32()).collect()
+            }
+            DType::BF16 => {
+                bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(two(b)).to_f32()).collect()
+            }
+            dtype => {
+                let file = self.weights.0.file.path().to_owned();
+                return Err(LoadError::Type { file, name: self.join(&name), dtype });
+            }
+        })
+    }
+
+    fn take(&self, name: &str, expected: &[i64]) -> Result<&'w gguf::Tensor, LoadError> {
+        let name = self.join(&name);
+        let file = &self.weights.0.file;
+        let path = || file.path().to_owned();
+        let Some(tensor) = file.tensor(&name) else {
+            return Err(LoadError::Missing { file: path(), name });
+        };
+        if !tensor.shape.iter().map(|&d| d as i64).eq(expected.iter().copied()) {
+            let (got, expected) = (tensor.shape.clone(), expected.to_vec());
+            return Err(LoadError::Shape { file: path(), name, got, expected });
+        }
+        self.weights.0.taken.borrow_mut().insert(name);
+        Ok(tensor)
+    }
+
+    fn join(&self, name: &impl fmt::Display) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+}
+
+/// One weight. Keeps its file's memory alive.
+#[derive(Clone)]
+pub struct Param {
+    pub(super) raw: Node,
+    store: Rc<Store>,
+}
+
+impl Param {
+    pub fn shape(&self) -> Shape {
+        // SAFETY: the node lives in a context of `store`.
+        Shape::from_ne(unsafe { self.raw.as_ref() }.ne)
+    }
+
+    pub(super) fn owner(&self) -> Rc<dyn Any> {
+        self.store.clone()
+    }
+}
+
+/// ggml has four dimensions; a fifth is multiplied into the outermost.
+fn folded(shape: &[u64]) -> Shape {
+    let mut full = [1; 4];
+    for (i, &d) in shape.iter().rev().enumerate() {
+        full[3 - i.min(3)] *= d as i64;
+    }
+    Shape::from(full)
+}
+
+/// A context with room for the metadata of `tensors` tensors.
+fn context(tensors: usize) -> NonNull<sys::ggml_context> {
+    // SAFETY: plain data in, a checked pointer out.
+    let ctx = unsafe {
+        sys::ggml_init(sys::ggml_init_params {
+            mem_size: sys::ggml_tensor_overhead() * (tensors + 1),
+            mem_buffer: std::ptr::null_mut(),
+            no_alloc: true,
+        })
+    };
+    NonNull::new(ctx).expect("ggml_init")
+}
+
+/// # Safety
+/// `ctx` is valid and has room; `shape` fits `dtype`'s blocks, as the reader checked.
+unsafe fn new_tensor(
+    ctx: NonNull<sys::ggml_context>,
+    name: &str,
+    dtype: DType,
+    shape: Shape,
+) -> Node {
+    let name = CString::new(name).expect("the reader refuses NUL in names");
+    let (dtype, ne) = (dtype.id() as sys::ggml_type, shape.to_ne());
+    // SAFETY: by contract; ggml copies the name, cut to its own limit.
+    unsafe {
+        let t = sys::ggml_new_tensor(ctx.as_ptr(), dtype, 4, ne.as_ptr());
+        sys::ggml_set_name(t, name.as_ptr());
+        NonNull::new(t).expect("room was reserved")
+    }
+}
