@@ -96,6 +96,11 @@ impl Graph {
         t
     }
 
+    /// A weight or a state as a tensor of this graph.
+    pub fn read<'g>(&'g self, source: impl Operand<'g>) -> Tensor<'g> {
+        source.in_graph(self)
+    }
+
     /// F32 memory of this run that starts undefined: a target for [`Tensor::set`].
     #[track_caller]
     pub fn uninitialized(&self, shape: impl Into<Shape>) -> Tensor<'_> {

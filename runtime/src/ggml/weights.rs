@@ -36,7 +36,7 @@ struct Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: made by `Block::new` or `Store::mapped`, freed once, when no `Param` and no
+        // SAFETY: made by `Weights::load` or `Scope::owned`, freed once, when no `Param` and no
         // `Graph` holds the store any more.
         unsafe {
             sys::ggml_backend_buffer_free(self.buffer.as_ptr());
@@ -150,14 +150,25 @@ impl<'w> Scope<'w> {
         to: [i64; N],
         make: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Result<Param, LoadError> {
-        let values = make(self.values(name, shape)?);
+        self.owned(&self.join(&name), Shape::from(to), make(self.values(name, shape)?))
+    }
+
+    /// F32 values that the file keeps in its metadata.
+    pub fn constant<const N: usize>(
+        &self,
+        shape: [i64; N],
+        values: Vec<f32>,
+    ) -> Result<Param, LoadError> {
+        self.owned("constant", Shape::from(shape), values)
+    }
+
+    fn owned(&self, name: &str, shape: Shape, values: Vec<f32>) -> Result<Param, LoadError> {
         let store = &self.weights.0;
-        let shape = Shape::from(to);
-        assert_eq!(values.len(), shape.elements(), "derived `{name}`");
+        assert_eq!(values.len(), shape.elements(), "`{name}` of {shape:?}");
         // SAFETY: as in `load`, with a buffer that ggml allocates.
         let (block, raw) = unsafe {
             let ctx = context(1);
-            let raw = new_tensor(ctx, &self.join(&name), DType::F32, shape);
+            let raw = new_tensor(ctx, name, DType::F32, shape);
             let kind = sys::ggml_backend_dev_buffer_type(store.device.as_ptr());
             let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
             let bytes = size_of_val(values.as_slice());

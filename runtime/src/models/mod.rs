@@ -1,0 +1,82 @@
+//! Models, and what the pipeline asks of them.
+//!
+//! The traits speak host tensors, never graphs: a model alone decides how many graphs it runs and
+//! what stays on the device between them.
+
+pub mod text;
+pub mod wan;
+
+use crate::ggml::{ComputeError, Executor, HostTensor, LoadError};
+use gguf::MetadataError;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// Why a file is no model of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("{file}", file = .0.display())]
+    Metadata(PathBuf, #[source] MetadataError),
+    #[error("{file}: `{key}` is `{value}`, {wanted}", file = file.display())]
+    Value { file: PathBuf, key: &'static str, value: String, wanted: &'static str },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+}
+
+impl ModelError {
+    fn metadata(file: &Path) -> impl Fn(MetadataError) -> Self + Copy + '_ {
+        |cause| Self::Metadata(file.to_owned(), cause)
+    }
+}
+
+/// Called after each piece of work (a transformer block, a stage of the VAE) with nothing half
+/// done on the device; `Break` ends the computation with [`ComputeError::Interrupted`].
+pub type Tick<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
+
+/// What a prompt becomes for the denoiser.
+pub trait TextEncoder {
+    /// Token ids to hidden states `[N, C]`.
+    fn encode(
+        &self,
+        exec: &mut Executor,
+        ids: &[u32],
+        tick: Tick,
+    ) -> Result<HostTensor, ComputeError>;
+
+    /// Ticks of one [`TextEncoder::encode`].
+    fn ticks(&self) -> u64;
+}
+
+/// A flow-matching model of latents.
+pub trait Denoiser {
+    /// What depends on the prompt alone, computed once and kept on the device.
+    type Conditioning;
+
+    /// `text`: hidden states `[N, C]` of the prompt's tokens.
+    fn condition(
+        &self,
+        exec: &mut Executor,
+        text: &HostTensor,
+    ) -> Result<Self::Conditioning, ComputeError>;
+
+    /// The velocity at `latents` `[C, F, H, W]` and `timestep` (0 to 1000).
+    fn velocity(
+        &self,
+        exec: &mut Executor,
+        latents: &HostTensor,
+        timestep: i64,
+        conditioning: &Self::Conditioning,
+        tick: Tick,
+    ) -> Result<HostTensor, ComputeError>;
+
+    /// Ticks of one [`Denoiser::velocity`].
+    fn ticks(&self) -> u64;
+}
+
+fn ticked(tick: Tick) -> Result<(), ComputeError> {
+    match tick() {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(ComputeError::Interrupted),
+    }
+}

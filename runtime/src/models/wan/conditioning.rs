@@ -1,0 +1,8 @@
+//! A prompt's cross-attention keys and values: computed once per prompt and expert.
+
+use crate::ggml::DeviceTensor;
+
+/// Keys (after their norm) and values of every block, each `[text_len, heads, head_dim]`.
+pub struct Conditioning {
+    pub(super) blocks: Vec<(DeviceTensor, DeviceTensor)>,
+}

@@ -1,0 +1,86 @@
+//! Sizes and defaults of a Wan transformer, from its file's metadata.
+
+use crate::models::ModelError;
+use gguf::Metadata;
+
+/// Which part of the noise schedule a transformer was trained for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expert {
+    HighNoise,
+    LowNoise,
+    Single,
+}
+
+/// `WanTransformer3DModel`'s configuration, and the pipeline's defaults that travel with it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub variant: String,
+    pub expert: Expert,
+    /// Timesteps at or above this share of 1000 belong to the high-noise expert.
+    pub boundary_ratio: Option<f32>,
+    pub flow_shift: f32,
+    pub guidance_scale: f32,
+    pub steps: u32,
+    pub dim: i64,
+    pub ffn_dim: i64,
+    pub num_heads: i64,
+    pub num_layers: i64,
+    pub text_dim: i64,
+    pub text_len: i64,
+    pub freq_dim: i64,
+    pub channels: i64,
+    pub eps: f32,
+}
+
+impl Config {
+    pub fn new(file: &gguf::File) -> Result<Self, ModelError> {
+        let (m, path) = (file.metadata(), file.path());
+        let error = ModelError::metadata(path);
+        let size = |key| m.u32(key).map(i64::from).map_err(error);
+        let number = |key| m.f32(key).map_err(error);
+        let refuse = |key, value: &str, wanted| {
+            let (file, value) = (path.to_owned(), value.to_owned());
+            ModelError::Value { file, key, value, wanted }
+        };
+        let expert = match m.string("wan.expert").map_err(error)? {
+            "high_noise" => Expert::HighNoise,
+            "low_noise" => Expert::LowNoise,
+            "single" => Expert::Single,
+            other => {
+                let wanted = "expected high_noise, low_noise or single";
+                return Err(refuse("wan.expert", other, wanted));
+            }
+        };
+        let config = Self {
+            variant: m.string("wan.variant").map_err(error)?.to_owned(),
+            expert,
+            boundary_ratio: Metadata::optional(m.f32("wan.boundary_ratio")).map_err(error)?,
+            flow_shift: number("wan.flow_shift")?,
+            guidance_scale: number("wan.guidance_scale")?,
+            steps: m.u32("wan.steps").map_err(error)?,
+            dim: size("wan.embedding_length")?,
+            ffn_dim: size("wan.feed_forward_length")?,
+            num_heads: size("wan.attention.head_count")?,
+            num_layers: size("wan.block_count")?,
+            text_dim: size("wan.text_embedding_length")?,
+            text_len: size("wan.text_length")?,
+            freq_dim: size("wan.frequency_length")?,
+            channels: 16,
+            eps: number("wan.attention.layer_norm_epsilon")?,
+        };
+        let heads = config.num_heads;
+        if heads < 1 || config.dim % heads != 0 || config.dim / heads % 2 != 0 {
+            let wanted = "which doesn't divide wan.embedding_length into even heads";
+            return Err(refuse("wan.attention.head_count", &heads.to_string(), wanted));
+        }
+        if config.freq_dim < 2 || config.freq_dim % 2 != 0 {
+            let value = config.freq_dim.to_string();
+            return Err(refuse("wan.frequency_length", &value, "expected an even number"));
+        }
+        Ok(config)
+    }
+
+    pub fn head_dim(&self) -> i64 {
+        self.dim / self.num_heads
+    }
+}
