@@ -81,10 +81,7 @@ impl Executor {
     }
 
     /// Builds and computes a graph whose results stay on the device ([`Graph::write`]).
-    pub fn update(
-        &mut self,
-        build: impl for<'g> FnOnce(&'g Graph),
-    ) -> Result<(), ComputeError> {
+    pub fn update(&mut self, build: impl for<'g> FnOnce(&'g Graph)) -> Result<(), ComputeError> {
         self.run(|g| {
             build(g);
             None

@@ -1,7 +1,7 @@
 //! A computation being described. Nodes are bump-allocated in the executor's arena; nothing is
 //! computed while a graph is built.
 
-use super::{DeviceTensor, Device, HostTensor, Limits, Param, Shape};
+use super::{Device, DeviceTensor, HostTensor, Limits, Param, Shape};
 use ggml_sys as sys;
 use std::any::Any;
 use std::cell::RefCell;

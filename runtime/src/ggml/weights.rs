@@ -205,9 +205,10 @@ impl<'w> Scope<'w> {
         let bytes = self.weights.0.file.data(tensor);
         let two = |b: &[u8]| [b[0], b[1]];
         Ok(match tensor.dtype {
-            DType::F32 => {
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
+            DType::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
             DType::F16 => {
                 bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(two(b)).to_f32()).collect()
             }

@@ -16,7 +16,8 @@ pub fn scored_attention<'g>(
     let [h, n, d] = q.dims();
     let v = v.permute([0, 2, 1]).contiguous();
     let rows = q.graph().limits().attention_rows;
-    let attend = |q: Tensor<'g>, bias| q.matmul_transposed(k).softmax(scale, bias).matmul_transposed(v);
+    let attend =
+        |q: Tensor<'g>, bias| q.matmul_transposed(k).softmax(scale, bias).matmul_transposed(v);
     if n <= rows {
         return attend(q, bias);
     }

@@ -11,7 +11,11 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn attention(self, k: Tensor<'g>, v: Tensor<'g>) -> Self {
         let ([h, n, d], [kh, m, kd]) = (self.dims::<3>(), k.dims::<3>());
-        assert_eq!(([h, d], [kh, m, kd]), ([kh, kd], v.dims()), "attention: {self:?}, {k:?}, {v:?}");
+        assert_eq!(
+            ([h, d], [kh, m, kd]),
+            ([kh, kd], v.dims()),
+            "attention: {self:?}, {k:?}, {v:?}"
+        );
         let limit = self.graph.limits().attention_rows;
         if n <= limit {
             return self.flash_attention(k, v);
@@ -30,8 +34,7 @@ impl<'g> Tensor<'g> {
         self.graph.node(|ctx| unsafe {
             let (q, k, v) = (q.raw.as_ptr(), k.raw.as_ptr(), v.raw.as_ptr());
             let scale = 1.0 / (d as f32).sqrt();
-            let out =
-                sys::ggml_flash_attn_ext(ctx, q, k, v, std::ptr::null_mut(), scale, 0.0, 0.0);
+            let out = sys::ggml_flash_attn_ext(ctx, q, k, v, std::ptr::null_mut(), scale, 0.0, 0.0);
             sys::ggml_flash_attn_ext_set_prec(out, sys::GGML_PREC_F32);
             out
         })

@@ -52,10 +52,7 @@ impl<'g> Tensor<'g> {
                 nb[i] = nb[i - 1] * ne[i - 1] as usize;
             }
         }
-        let ([a, b, c, d], x) = (ne, self.raw.as_ptr());
-        // SAFETY: as above; the range was checked, so the view lies inside its source.
-        self.graph
-            .node(|ctx| unsafe { sys::ggml_view_4d(ctx, x, a, b, c, d, nb[1], nb[2], nb[3], offset) })
+        self.strided(ne, nb, offset)
     }
 
     /// Overlapping runs of `width` neighbours along the second-innermost dimension of
@@ -67,10 +64,24 @@ impl<'g> Tensor<'g> {
         assert!(0 < width && width <= n, "windows: {width} of {n} in {x:?}");
         // SAFETY: the node is alive for `'g`.
         let nb = unsafe { x.raw.as_ref() }.nb;
-        // SAFETY: the last run of a row ends where the row of `n · c` values ends.
+        x.strided([width * c, n - width + 1, b, a], nb, 0)
+    }
+
+    /// The values `ne` steps of `nb` bytes apart, from `offset` on.
+    #[track_caller]
+    fn strided(self, ne: [i64; 4], nb: [usize; 4], offset: usize) -> Self {
+        let last = (0..4).map(|i| (ne[i] - 1) as usize * nb[i]).sum::<usize>();
+        let x = self.raw.as_ptr();
+        // SAFETY: the node is alive for `'g`.
+        let (bytes, one) = unsafe { (sys::ggml_nbytes(x), sys::ggml_type_size((*x).type_)) };
+        assert!(offset + last + one <= bytes, "view: {ne:?} by {nb:?} at {offset} of {self:?}");
+        // `ggml_view_4d` takes views for packed, and would refuse overlapping ones: view one value,
+        // then set sizes and strides, which is all that kernels look at.
+        // SAFETY: as above; the view was checked to lie inside its source.
         self.graph.node(|ctx| unsafe {
-            let (run, runs) = (width * c, n - width + 1);
-            sys::ggml_view_4d(ctx, x.raw.as_ptr(), run, runs, b, a, nb[1], nb[2], nb[3], 0)
+            let view = sys::ggml_view_4d(ctx, x, 1, 1, 1, 1, nb[1], nb[2], nb[3], offset);
+            ((*view).ne, (*view).nb) = (ne, nb);
+            view
         })
     }
 

@@ -74,8 +74,7 @@ impl UMT5Attention {
             k: Linear::new(w.at("attn_k"), dim, inner)?,
             v: Linear::new(w.at("attn_v"), dim, inner)?,
             o: Linear::new(w.at("attn_o"), inner, dim)?,
-            relative_attention_bias: w
-                .param("attn_rel_b.weight", [cfg.buckets, cfg.num_heads])?,
+            relative_attention_bias: w.param("attn_rel_b.weight", [cfg.buckets, cfg.num_heads])?,
             num_heads: cfg.num_heads,
             head_dim: cfg.head_dim,
         })
@@ -195,9 +194,26 @@ mod tests {
     #[test]
     fn buckets_follow_the_reference() {
         let expected = [
-            (0, 0), (-1, 1), (-7, 7), (-8, 8), (-11, 8), (-12, 9), (-15, 9), (-16, 10), (-23, 11),
-            (-64, 14), (-90, 14), (-91, 15), (-127, 15), (-500, 15),
-            (1, 17), (7, 23), (8, 24), (12, 25), (127, 31), (511, 31),
+            (0, 0),
+            (-1, 1),
+            (-7, 7),
+            (-8, 8),
+            (-11, 8),
+            (-12, 9),
+            (-15, 9),
+            (-16, 10),
+            (-23, 11),
+            (-64, 14),
+            (-90, 14),
+            (-91, 15),
+            (-127, 15),
+            (-500, 15),
+            (1, 17),
+            (7, 23),
+            (8, 24),
+            (12, 25),
+            (127, 31),
+            (511, 31),
         ];
         for (distance, bucket) in expected {
             assert_eq!(relative_position_bucket(distance, 32, 128), bucket, "distance {distance}");

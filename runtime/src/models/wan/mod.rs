@@ -1,8 +1,8 @@
 //! Wan 2.1 and 2.2 (<https://github.com/Wan-Video/Wan2.2>): the diffusion transformer and the
 //! causal video VAE. Tensor names are the original ones.
 
-mod config;
 mod conditioning;
+mod config;
 mod layout;
 mod transformer;
 pub mod vae;

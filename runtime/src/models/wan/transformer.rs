@@ -194,8 +194,7 @@ impl WanModel {
             Ok([Linear::new(w.at(0), inputs, cfg.dim)?, Linear::new(w.at(2), cfg.dim, cfg.dim)?])
         };
         let model = Self {
-            patch_embedding: w
-                .param("patch_embedding.weight", [cfg.dim, cfg.channels, 1, 2, 2])?,
+            patch_embedding: w.param("patch_embedding.weight", [cfg.dim, cfg.channels, 1, 2, 2])?,
             patch_bias: w.param("patch_embedding.bias", [cfg.dim])?,
             text_embedding: mlp(w.at("text_embedding"), cfg.text_dim)?,
             time_embedding: mlp(w.at("time_embedding"), cfg.freq_dim)?,
@@ -298,8 +297,7 @@ impl Denoiser for WanModel {
             })?;
             ticked(tick)?;
         }
-        let tokens =
-            exec.compute(|g| self.head.forward(g.read(&x), g.read(&e)).tap("head"))?;
+        let tokens = exec.compute(|g| self.head.forward(g.read(&x), g.read(&e)).tap("head"))?;
         Ok(unpatchify(&tokens, grid))
     }
 

@@ -33,7 +33,11 @@ impl Config {
         let lengths = [
             ("wanvae.latents_mean", config.latents_mean.len(), z_dim),
             ("wanvae.latents_std", config.latents_std.len(), z_dim),
-            ("wanvae.temporal_downsample", config.temporal_downsample.len() + 1, config.dim_mult.len()),
+            (
+                "wanvae.temporal_downsample",
+                config.temporal_downsample.len() + 1,
+                config.dim_mult.len(),
+            ),
         ];
         for (key, got, wanted) in lengths {
             if got != wanted || wanted == 0 {

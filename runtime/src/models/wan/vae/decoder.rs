@@ -1,7 +1,7 @@
 //! Latents to frames.
 
 use super::Config;
-use super::blocks::{AttentionBlock, Head, History, ResidualBlock, Resample};
+use super::blocks::{AttentionBlock, Head, History, Resample, ResidualBlock};
 use crate::ggml::{
     ComputeError, DeviceTensor, Executor, Graph, HostTensor, LoadError, Param, Scope, Storage,
     Tensor, Weights,
@@ -131,7 +131,11 @@ impl WanVae {
     }
 
     /// Starts to decode `latents` `[C, F, H, W]`, normalized as the denoiser has them.
-    pub fn decode(&self, exec: &Executor, latents: HostTensor) -> Result<Decoding<'_>, ComputeError> {
+    pub fn decode(
+        &self,
+        exec: &Executor,
+        latents: HostTensor,
+    ) -> Result<Decoding<'_>, ComputeError> {
         let [c, _, h, w] = latents.shape.full();
         assert_eq!(c, self.config.z_dim, "latents of {:?}", latents.shape);
         let mut shape = [1, h, w, c];
