@@ -1,0 +1,144 @@
+//! The denoising loop, after `WanPipeline.__call__` of diffusers 0.42.1.
+
+use super::progress::{Progress, ticker};
+use super::request::Request;
+use super::schedule::Schedule;
+use crate::ggml::{Device, Executor, HostTensor, Weights};
+use crate::models::wan::{Conditioning, Config, WanModel};
+use crate::models::{Denoiser, ModelError};
+use gguf::File;
+use std::sync::Arc;
+
+/// A prompt and a negative prompt as the text encoder left them, `[N, C]` each.
+pub struct Prompts {
+    pub positive: HostTensor,
+    /// Only for guided runs.
+    pub negative: Option<HostTensor>,
+}
+
+/// The one or two transformers of a pipeline, of which one is loaded at a time.
+pub struct Experts {
+    high: (Arc<File>, Config),
+    low: Option<(Arc<File>, Config)>,
+}
+
+/// An expert ready to work on one prompt.
+struct Loaded {
+    model: WanModel,
+    positive: Conditioning,
+    negative: Option<Conditioning>,
+}
+
+/// What a step of the loop did.
+pub struct Step<'a> {
+    pub index: usize,
+    /// After guidance, `[C, F, H, W]`.
+    pub velocity: &'a HostTensor,
+    /// After the sampler, `[C, F, H, W]`.
+    pub latents: &'a HostTensor,
+}
+
+impl Experts {
+    /// Reads the configurations; `transformer_2` is the low-noise expert.
+    pub fn new(transformer: Arc<File>, transformer_2: Option<Arc<File>>) -> Result<Self, ModelError> {
+        let with_config = |file: Arc<File>| -> Result<_, ModelError> {
+            let config = Config::new(&file)?;
+            Ok((file, config))
+        };
+        Ok(Self { high: with_config(transformer)?, low: transformer_2.map(with_config).transpose()? })
+    }
+
+    /// Of the high-noise expert, or the only one.
+    pub fn config(&self) -> &Config {
+        &self.high.1
+    }
+
+    pub fn low_config(&self) -> Option<&Config> {
+        self.low.as_ref().map(|(_, config)| config)
+    }
+
+    /// Whether a timestep is the low-noise expert's.
+    fn is_low(&self, timestep: i64) -> bool {
+        let Some(boundary) = self.config().boundary_ratio else { return false };
+        // 0.9 in the file means 0.9, not the nearest F32: timestep 900 belongs to the high-noise one.
+        let boundary: f64 = boundary.to_string().parse().expect("a number's own digits");
+        self.low.is_some() && (timestep as f64) < boundary * 1000.0
+    }
+
+    /// Ticks of the whole loop.
+    pub fn ticks(&self, schedule: &Schedule, request: &Request) -> u64 {
+        let passes = if request.guided() { 2 } else { 1 };
+        let layers = |t: &i64| match &self.low {
+            Some((_, config)) if self.is_low(*t) => config.num_layers as u64,
+            _ => self.config().num_layers as u64,
+        };
+        schedule.timesteps.iter().map(layers).sum::<u64>() * passes
+    }
+
+    fn load(
+        &self,
+        low: bool,
+        device: Device,
+        prompts: &Prompts,
+        exec: &mut Executor,
+    ) -> Result<Loaded, ModelError> {
+        let (file, config) = if low { self.low.as_ref().expect("a low timestep") } else { &self.high };
+        let model = WanModel::new(&Weights::load(file.clone(), device)?, config.clone())?;
+        let positive = model.condition(exec, &prompts.positive)?;
+        let negative = prompts.negative.as_ref().map(|n| model.condition(exec, n)).transpose()?;
+        Ok(Loaded { model, positive, negative })
+    }
+
+    /// From noise to clean latents, `[C, F, H, W]`. `observe` sees every step.
+    pub fn denoise(
+        &self,
+        exec: &mut Executor,
+        request: &Request,
+        schedule: &Schedule,
+        prompts: &Prompts,
+        noise: HostTensor,
+        progress: &mut dyn Progress,
+        observe: &mut dyn FnMut(Step<'_>),
+    ) -> Result<HostTensor, ModelError> {
+        let mut sampler = request.sampler.start(schedule);
+        let mut latents = noise;
+        let mut loaded: Option<(bool, Loaded)> = None;
+        for (index, &timestep) in schedule.timesteps.iter().enumerate() {
+            progress.step(index);
+            let low = self.is_low(timestep);
+            if loaded.as_ref().is_none_or(|(is_low, _)| *is_low != low) {
+                // The other expert goes before this one comes.
+                drop(loaded.take());
+                loaded = Some((low, self.load(low, exec.device(), prompts, exec)?));
+            }
+            let (_, expert) = loaded.as_ref().expect("just loaded");
+            let scale = if low { request.guidance_scale_low } else { request.guidance_scale };
+            let velocity =
+                guided_velocity(expert, exec, &latents, timestep, scale, progress)?;
+            let next = sampler.step(&latents.data, &velocity.data);
+            latents = HostTensor::new(latents.shape, next);
+            observe(Step { index, velocity: &velocity, latents: &latents });
+        }
+        Ok(latents)
+    }
+}
+
+/// Classifier-free guidance: `u + scale · (v - u)`.
+fn guided_velocity(
+    expert: &Loaded,
+    exec: &mut Executor,
+    latents: &HostTensor,
+    timestep: i64,
+    scale: f32,
+    progress: &mut dyn Progress,
+) -> Result<HostTensor, ModelError> {
+    let mut velocity = |conditioning| {
+        let tick = &mut ticker(progress);
+        expert.model.velocity(exec, latents, timestep, conditioning, tick)
+    };
+    let v = velocity(&expert.positive)?;
+    let Some(negative) = &expert.negative else { return Ok(v) };
+    let u = velocity(negative)?;
+    let guided: Vec<f32> = u.data.iter().zip(&*v.data).map(|(u, v)| u + scale * (v - u)).collect();
+    Ok(HostTensor::new(v.shape, guided))
+}

@@ -1,0 +1,138 @@
+//! What a run was asked for, checked before anything is loaded.
+
+use super::sampler::SamplerKind;
+
+/// Pixels a side must be a multiple of: 8 by the VAE, 2 by the transformer's patches.
+pub const SIZE_MULTIPLE: usize = 16;
+/// Frames of one latent frame, but for the first.
+pub const FRAMES_MULTIPLE: usize = 4;
+/// Positions the transformer's rotary embedding was made for, on each axis.
+const POSITIONS: usize = 1024;
+
+/// A complete, valid request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub prompt: String,
+    pub negative_prompt: String,
+    pub width: usize,
+    pub height: usize,
+    pub frames: usize,
+    pub steps: usize,
+    /// Of the high-noise expert, or the only one. 1 or less turns guidance off for both.
+    pub guidance_scale: f32,
+    /// Of the low-noise expert.
+    pub guidance_scale_low: f32,
+    pub flow_shift: f64,
+    pub seed: u64,
+    pub sampler: SamplerKind,
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    #[error(
+        "the size is {width}x{height}; both sides must be multiples of {SIZE_MULTIPLE}, the nearest is {near_width}x{near_height}"
+    )]
+    Size { width: usize, height: usize, near_width: usize, near_height: usize },
+    #[error("the size is {width}x{height}; a side can't be longer than {}", POSITIONS * SIZE_MULTIPLE)]
+    TooLarge { width: usize, height: usize },
+    #[error("{frames} frames can't be made; frames come as 4n + 1, the nearest is {nearest}")]
+    Frames { frames: usize, nearest: usize },
+    #[error("{frames} frames are too many; the model knows positions for {}", POSITIONS * FRAMES_MULTIPLE - 3)]
+    TooManyFrames { frames: usize },
+    #[error("the {what} is {value}; it must be {wanted}")]
+    Number { what: &'static str, value: f64, wanted: &'static str },
+}
+
+impl Request {
+    pub fn check(&self) -> Result<(), RequestError> {
+        let Self { width, height, frames, .. } = *self;
+        let near = |side: usize| {
+            (side + SIZE_MULTIPLE / 2).max(SIZE_MULTIPLE) / SIZE_MULTIPLE * SIZE_MULTIPLE
+        };
+        let (near_width, near_height) = (near(width), near(height));
+        if (near_width, near_height) != (width, height) {
+            return Err(RequestError::Size { width, height, near_width, near_height });
+        }
+        if width.max(height) > POSITIONS * SIZE_MULTIPLE {
+            return Err(RequestError::TooLarge { width, height });
+        }
+        let nearest = (frames.max(1) + 1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
+        if nearest != frames {
+            return Err(RequestError::Frames { frames, nearest });
+        }
+        if self.latent_frames() > POSITIONS {
+            return Err(RequestError::TooManyFrames { frames });
+        }
+        let number = |what, value: f64, good: bool, wanted| {
+            if good { Ok(()) } else { Err(RequestError::Number { what, value, wanted }) }
+        };
+        let (scale, low) = (f64::from(self.guidance_scale), f64::from(self.guidance_scale_low));
+        number("number of steps", self.steps as f64, self.steps > 0, "at least 1")?;
+        number("guidance scale", scale, scale.is_finite(), "a number")?;
+        number("guidance scale of the low-noise expert", low, low.is_finite(), "a number")?;
+        let shift = self.flow_shift;
+        number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")
+    }
+
+    pub fn latent_frames(&self) -> usize {
+        (self.frames - 1) / FRAMES_MULTIPLE + 1
+    }
+
+    /// Whether the denoiser runs a second time for the negative prompt.
+    pub fn guided(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Request, RequestError};
+
+    fn request(width: usize, height: usize, frames: usize) -> Request {
+        Request {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            width,
+            height,
+            frames,
+            steps: 20,
+            guidance_scale: 4.0,
+            guidance_scale_low: 3.0,
+            flow_shift: 3.0,
+            seed: 0,
+            sampler: Default::default(),
+        }
+    }
+
+    #[test]
+    fn sizes_and_frames_that_exist_pass() {
+        for (width, height, frames) in [(16, 16, 1), (832, 480, 81), (1280, 720, 121)] {
+            assert_eq!(request(width, height, frames).check(), Ok(()));
+        }
+        assert_eq!(request(16, 16, 81).latent_frames(), 21);
+    }
+
+    #[test]
+    fn others_are_refused_with_the_nearest_that_passes() {
+        for (frames, nearest) in [(0, 1), (2, 1), (3, 5), (4, 5), (80, 81), (82, 81), (83, 85)] {
+            let error = request(16, 16, frames).check();
+            assert_eq!(error, Err(RequestError::Frames { frames, nearest }));
+        }
+        let error = request(850, 7, 5).check().unwrap_err();
+        assert!(error.to_string().ends_with("the nearest is 848x16"), "{error}");
+        assert!(matches!(request(16400, 16, 5).check(), Err(RequestError::TooLarge { .. })));
+        assert!(matches!(request(16, 16, 4097).check(), Err(RequestError::TooManyFrames { .. })));
+    }
+
+    #[test]
+    fn numbers_that_make_no_video_are_refused() {
+        let base = request(16, 16, 5);
+        for bad in [
+            Request { steps: 0, ..base.clone() },
+            Request { guidance_scale: f32::NAN, ..base.clone() },
+            Request { flow_shift: 0.0, ..base.clone() },
+        ] {
+            assert!(matches!(bad.check(), Err(RequestError::Number { .. })), "{bad:?}");
+        }
+    }
+}
