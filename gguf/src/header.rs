@@ -39,7 +39,6 @@ pub(crate) struct Header {
 }
 
 /// A defect and where it is.
-#[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) offset: u64,
     pub(crate) subject: Subject,

@@ -121,6 +121,8 @@ mod tests {
         assert_eq!(tensor_bytes(&[1 << 32, 1 << 32], DType::I8), overflow);
         assert_eq!(tensor_bytes(&[1 << 63], DType::I8), overflow);
         assert_eq!(tensor_bytes(&[1 << 31, 1 << 31], DType::F32), overflow);
+        // Its bytes would fit.
+        assert_eq!(tensor_bytes(&[1 << 58, 32], DType::Q4_0), overflow);
         assert_eq!(padded(u64::MAX - 3, 32), overflow);
         assert_eq!(padded(i64::MAX as u64, 32), overflow);
         assert_eq!(padded(33, 32), Ok(64));
