@@ -1,4 +1,21 @@
 //! gguf-video: text to video with open models on ggml.
+//!
+//! Arrows point one way, and a test holds them to it:
+//!
+//! `cli` → [`pipeline`] → [`models`] → [`nn`] → [`ggml`] → `ggml-sys`, with [`text`] and
+//! [`output`] beside the pipeline.
+//!
+//! - [`pipeline`]: a request to frames: noise, schedule, sampler, the denoising loop.
+//! - [`models`]: text encoder, transformer and VAE, after their reference files.
+//! - [`nn`]: layers that models share.
+//! - [`ggml`]: the safe layer over ggml, and the only `unsafe` code.
+//! - [`text`]: prompt cleaning and the tokenizer.
+//! - [`output`]: frames to files.
+
+pub mod cli;
 pub mod ggml;
 pub mod models;
 pub mod nn;
+pub mod output;
+pub mod pipeline;
+pub mod text;

@@ -1,0 +1,78 @@
+//! Progress bars on a terminal, a line a stage elsewhere.
+
+use crate::pipeline::{Progress, Stage};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Shows one bar at a time on stderr, and hears Ctrl-C.
+pub(super) struct Bars {
+    bar: ProgressBar,
+    stage: Stage,
+    interrupted: Arc<AtomicBool>,
+    terminal: bool,
+}
+
+impl Bars {
+    pub(super) fn new() -> Result<Self, ctrlc::Error> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = interrupted.clone();
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+        let terminal = std::io::stderr().is_terminal();
+        Ok(Self { bar: ProgressBar::hidden(), stage: Stage::Load, interrupted, terminal })
+    }
+
+    fn label(stage: Stage) -> String {
+        match stage {
+            Stage::Load => "load".into(),
+            Stage::Encode => "encode".into(),
+            Stage::Denoise { steps } => format!("step 1/{steps}"),
+            Stage::Decode { frames } => format!("decode {frames}"),
+        }
+    }
+}
+
+impl Progress for Bars {
+    #[expect(clippy::print_stderr, reason = "progress for people who read a log")]
+    fn begin(&mut self, stage: Stage, ticks: u64) {
+        self.bar.finish();
+        self.stage = stage;
+        if !self.terminal {
+            match stage {
+                Stage::Load => {}
+                Stage::Encode => eprintln!("encoding the prompt"),
+                Stage::Denoise { steps } => eprintln!("denoising in {steps} steps"),
+                Stage::Decode { frames } => eprintln!("decoding {frames} frames"),
+            }
+        }
+        let style = "{msg:>12} [{bar:32}] {percent:>3}% {elapsed}, {eta} left";
+        let style = ProgressStyle::with_template(style).expect("a valid template");
+        self.bar = ProgressBar::with_draw_target(Some(ticks), ProgressDrawTarget::stderr());
+        self.bar.set_style(style.progress_chars("=> "));
+        self.bar.set_message(Self::label(stage));
+        self.bar.tick();
+    }
+
+    fn tick(&mut self) -> ControlFlow<()> {
+        self.bar.inc(1);
+        if self.interrupted.load(Ordering::Relaxed) {
+            self.bar.abandon();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn step(&mut self, step: usize) {
+        if let Stage::Denoise { steps } = self.stage {
+            self.bar.set_message(format!("step {}/{steps}", step + 1));
+        }
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.bar.finish();
+    }
+}
