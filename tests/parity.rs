@@ -1,0 +1,165 @@
+//! The runtime against diffusers: the tiny random checkpoint of `fixtures/xs`, tap by tap.
+//! `reference/README.md` says how checkpoint and golden are made.
+
+use e2e::{Comparison, Golden, Taps};
+use gguf_video::ggml::{Device, Executor, HostTensor, Precision, Weights};
+use gguf_video::models::text::Umt5Encoder;
+use gguf_video::models::wan::{Config, WanModel, vae};
+use gguf_video::models::{Denoiser, TextEncoder};
+use gguf_video::pipeline::schedule::Schedule;
+use gguf_video::pipeline::{
+    Experts, ModelFolder, Prompts, Request, Silent, initial_noise,
+};
+use gguf_video::text::{Tokenizer, clean};
+use gguf::File;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+struct Case {
+    golden: Golden,
+    request: Request,
+    folder: ModelFolder,
+    exec: Executor,
+    taps: Taps,
+    comparison: Comparison,
+}
+
+fn go_on() -> impl FnMut() -> ControlFlow<()> {
+    || ControlFlow::Continue(())
+}
+
+impl Case {
+    fn new(golden: Golden, request: Request, folder: ModelFolder, precision: Precision, tolerance: f64) -> Self {
+        let mut exec = Executor::new(Device::cpu(), precision, 2).unwrap();
+        let taps = Taps::default();
+        exec.observe(taps.observer());
+        Self { golden, request, folder, exec, taps, comparison: Comparison::new(tolerance) }
+    }
+
+    fn check(&mut self, name: &str, got: &[f32]) {
+        self.comparison.check(name, got, self.golden.values(name));
+    }
+
+    /// Compares every tap since the last call; `[T, H, W, C]` is brought into `[C, T, H, W]` first
+    /// where the VAE says so.
+    fn check_taps(&mut self, prefix: &str) {
+        for (name, value) in self.taps.take() {
+            let name = format!("{prefix}{name}");
+            if self.golden.has(&name) {
+                let value = if name.starts_with("vae.") { channels_first(&value) } else { value };
+                self.check(&name, &value.data);
+            }
+        }
+    }
+
+    fn text(&mut self) -> Prompts {
+        let file = self.folder.text_encoder.clone();
+        let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
+        let encoder =
+            Umt5Encoder::new(&Weights::load(file.clone(), Device::cpu()).unwrap(), &file).unwrap();
+        let mut embed = |prompt: &str, which: &str| {
+            let ids = tokenizer.encode(&clean(prompt));
+            let expected = self.golden.integers(&format!("{which}.input_ids"));
+            assert!(ids.iter().map(|&i| i64::from(i)).eq(expected), "{which} ids: {ids:?}");
+            let states = encoder.encode(&mut self.exec, &ids, &mut go_on()).unwrap();
+            if which == "prompt" {
+                self.check_taps("");
+            } else {
+                self.taps.take();
+            }
+            self.check(&format!("{which}.embeds"), &states.data);
+            states
+        };
+        let request = self.request.clone();
+        let positive = embed(&request.prompt, "prompt");
+        let negative = Some(embed(&request.negative_prompt, "negative"));
+        Prompts { positive, negative }
+    }
+
+    /// The first call of each expert, from the reference's own inputs.
+    fn first_calls(&mut self, prompts: &Prompts) {
+        let experts = [
+            ("high", self.folder.transformer.clone()),
+            ("low", self.folder.transformer_2.clone().unwrap()),
+        ];
+        for (name, file) in experts {
+            let (latents, timestep) = self.first_input(&file);
+            let config = Config::new(&file).unwrap();
+            let model = WanModel::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
+            let text = model.condition(&mut self.exec, &prompts.positive).unwrap();
+            let velocity =
+                model.velocity(&mut self.exec, &latents, timestep, &text, &mut go_on()).unwrap();
+            self.check_taps(&format!("{name}."));
+            self.check(&format!("{name}.noise"), &velocity.data);
+        }
+    }
+
+    fn first_input(&self, file: &Arc<File>) -> (HostTensor, i64) {
+        let boundary = file.metadata().f32("wan.boundary_ratio").unwrap() * 1000.0;
+        let high = file.metadata().string("wan.expert").unwrap() == "high_noise";
+        let timesteps = self.golden.integers("timesteps");
+        let step = timesteps.iter().position(|&t| high == (t as f32 >= boundary)).unwrap();
+        let input = match step {
+            0 => self.golden.tensor::<4>("latents.init"),
+            _ => self.golden.tensor::<4>(&format!("step.{}.latents", step - 1)),
+        };
+        (input, timesteps[step])
+    }
+
+    fn denoise(&mut self, prompts: &Prompts) -> HostTensor {
+        let noise = initial_noise(&self.request, 16);
+        self.check("latents.init", &noise.data);
+        let schedule = Schedule::flow(self.request.steps, self.request.flow_shift).unwrap();
+        assert_eq!(schedule.timesteps, self.golden.integers("timesteps"));
+        self.comparison.check("sigmas", &schedule.sigmas, self.golden.values("sigmas"));
+        let experts =
+            Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone()).unwrap();
+        let (golden, comparison) = (&self.golden, &mut self.comparison);
+        let mut observe = |step: gguf_video::pipeline::Step<'_>| {
+            let values = [("velocity", step.velocity), ("latents", step.latents)];
+            for (what, value) in values {
+                let name = format!("step.{}.{what}", step.index);
+                comparison.check(&name, &value.data, golden.values(&name));
+            }
+        };
+        let latents = experts
+            .denoise(&mut self.exec, &self.request, &schedule, prompts, noise, &mut Silent, &mut observe)
+            .unwrap();
+        self.taps.take();
+        latents
+    }
+
+    fn decode(&mut self, latents: HostTensor) {
+        let file = self.folder.vae.clone();
+        let config = vae::Config::new(&file).unwrap();
+        let model = vae::WanVae::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
+        let mut decoding = model.decode(&self.exec, latents).unwrap();
+        let mut video = Vec::new();
+        while let Some(frames) = decoding.next_frames(&mut self.exec, &mut go_on()).unwrap() {
+            self.check_taps("");
+            let [t, h, w, c] = frames.shape.full();
+            for frame in frames.data.chunks_exact((h * w * c) as usize) {
+                let planes = (0..c as usize).flat_map(|c| frame.iter().skip(c).step_by(3));
+                video.extend(planes.map(|v| (v / 2.0 + 0.5).clamp(0.0, 1.0)));
+            }
+            assert!(t == 1 || t == 4);
+        }
+        self.check("video", &video);
+    }
+
+    fn run(mut self, what: &str) {
+        let prompts = self.text();
+        self.first_calls(&prompts);
+        let latents = self.denoise(&prompts);
+        self.decode(latents);
+        let compared = self.comparison.finish(what);
+        assert!(compared > 50, "only {compared} taps were compared");
+    }
+}
+
+fn channels_first(x: &HostTensor) -> HostTensor {
+    let [t, h, w, c] = x.shape.full();
+    let pixels = (t * h * w) as usize;
+    let values = (0..c as usize).flat_map(|ch| (0..pixels).map(move |p| p * c as usize + ch));
+    HostTensor::new([c, t, h, w], values.map(|i| x.data[i]).collect::<Vec<f32>>())
+}
