@@ -1,1 +1,3 @@
+//! Makes videos from GGUF model files.
 
+pub mod text;
