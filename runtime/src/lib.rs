@@ -1,3 +1,4 @@
 //! Makes videos from GGUF model files.
 
+pub mod pipeline;
 pub mod text;
