@@ -1,4 +1,5 @@
-//! From noise to latents: the schedule and the samplers.
+//! From noise to latents: the schedule, the samplers and the noise they start from.
 
+pub mod noise;
 pub mod sampler;
 pub mod schedule;
