@@ -1,4 +1,5 @@
 //! Makes videos from GGUF model files.
 
+pub mod output;
 pub mod pipeline;
 pub mod text;
