@@ -1,0 +1,113 @@
+//! A GGUF file mapped into memory.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::error::Error;
+use crate::header::Header;
+use crate::metadata::Metadata;
+use crate::tensor::Tensor;
+
+/// An open GGUF file: its metadata and tensor descriptions in memory of their own, its data mapped.
+///
+/// The file must not be truncated while it is open: touching data that is gone ends the process.
+pub struct File {
+    path: PathBuf,
+    mapping: Mmap,
+    version: u32,
+    metadata: Metadata,
+    tensors: Vec<Tensor>,
+    by_name: HashMap<String, usize>,
+}
+
+impl File {
+    /// Opens the file and checks all of its header, and that the data it describes is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file can't be opened or mapped, [`Error::Malformed`] at the first defect.
+    pub fn open(path: impl AsRef<Path>) -> Result<File, Error> {
+        let path = path.as_ref();
+        let mapping = map(path).map_err(|source| Error::Io {
+            action: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        let header = Header::parse(&mapping).map_err(|fault| Error::Malformed {
+            path: path.to_owned(),
+            offset: fault.offset,
+            subject: fault.subject,
+            source: fault.defect,
+        })?;
+        let Header { version, metadata, tensors, by_name } = header;
+        Ok(File { path: path.to_owned(), mapping, version, metadata, tensors, by_name })
+    }
+
+    /// The path that the file was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The version of the format: 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The tensors in the order of the file.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.by_name.get(name).map(|&index| &self.tensors[index])
+    }
+
+    /// The bytes of one of this file's tensors: little endian elements, or blocks, row by row.
+    ///
+    /// # Panics
+    /// If `tensor` is not of this file and reaches beyond its end.
+    pub fn data(&self, tensor: &Tensor) -> &[u8] {
+        &self.mapping[tensor.offset as usize..][..tensor.bytes as usize]
+    }
+
+    /// The whole file, header included; [`Tensor::offset`] counts from its start.
+    pub fn mapping(&self) -> &[u8] {
+        &self.mapping
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[allow(unsafe_code, reason = "a mapped file can change behind the language's back")]
+fn map(path: &Path) -> std::io::Result<Mmap> {
+    let file = fs::File::open(path)?;
+    // SAFETY: The mapping is read-only and owned by `File`. Another process may still write to the
+    // file: the header is copied out of the mapping before it is checked, and tensor data is handed out
+    // as bytes of which every value is valid, so no decision rests on a byte staying as it was. `Writer`
+    // replaces files by renaming, which leaves existing mappings alone. Truncation raises SIGBUS.
+    unsafe { Mmap::map(&file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_cross_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<File>();
+    }
+}
