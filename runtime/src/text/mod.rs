@@ -1,5 +1,6 @@
 //! From a prompt to token ids: the cleaning the reference pipelines apply, then the tokenizer.
 
+mod charsmap;
 mod clean;
 mod html;
 mod tokenizer;

@@ -12,6 +12,8 @@ use tokenizers::normalizers::{Precompiled, Replace, Sequence, Strip};
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
+use super::charsmap;
+
 /// Token types of `tokenizer.ggml.token_type` that are found in raw text, before anything else:
 /// unknown, control and user-defined tokens.
 const CUT_OUT: [i32; 3] = [2, 3, 4];
@@ -136,9 +138,10 @@ impl Tokenizer {
 /// What happens to text before it is split into words.
 fn normalizers(metadata: &Metadata) -> Result<Vec<NormalizerWrapper>, TokenizerError> {
     let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-    let charsmap = Metadata::optional(metadata.bytes("tokenizer.ggml.precompiled_charsmap"))?;
-    if let Some(charsmap) = charsmap.filter(|map| !map.is_empty()) {
-        let map = Precompiled::from(&charsmap).map_err(|e| TokenizerError::Charsmap(e.into()))?;
+    let table = Metadata::optional(metadata.bytes("tokenizer.ggml.precompiled_charsmap"))?;
+    if let Some(table) = table.filter(|table| !table.is_empty()) {
+        charsmap::check(&table).map_err(|e| TokenizerError::Charsmap(e.into()))?;
+        let map = Precompiled::from(&table).map_err(|e| TokenizerError::Charsmap(e.into()))?;
         normalizers.push(map.into());
     }
     if flag(metadata, "tokenizer.ggml.strip_whitespace", false)? {
