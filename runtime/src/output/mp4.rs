@@ -28,8 +28,8 @@ use super::part_file::PartFile;
 use super::yuv::{Matrix, Planes, half_chroma};
 use super::{Frame, FrameSink, OutputError, Video};
 
-/// The quantizer of every frame, 0 (finest) to 51: no difference to the source can be seen, at
-/// about a tenth of a lossless file's size.
+/// The quantizer of every frame, 0 (finest) to 51. At 16 fine texture keeps a luma PSNR of 44 dB,
+/// where no difference to the source can be seen.
 const QUANTIZER: u8 = 16;
 
 /// An index entry for at least every second of video, for seeking.
