@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: goldens, and comparisons that say where they fail.
 
+pub mod frames;
+
 use gguf_video::ggml::HostTensor;
 use safetensors::{Dtype, SafeTensors};
 use std::cell::RefCell;
@@ -18,12 +20,21 @@ pub fn repository(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// Tensors that the reference computed, by name.
-pub struct Golden(BTreeMap<String, (Vec<usize>, Vec<f64>)>);
+/// Tensors that the reference computed, by name, and what it was asked for.
+pub struct Golden {
+    tensors: BTreeMap<String, (Vec<usize>, Vec<f64>)>,
+    pub info: serde_json::Value,
+}
 
 impl Golden {
-    pub fn open(path: &Path) -> Self {
-        let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    /// `golden.safetensors` and `golden.json` of `folder`.
+    pub fn open(folder: &Path) -> Self {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        let bytes = read("golden.safetensors");
+        let info = serde_json::from_slice(&read("golden.json")).expect("JSON");
         let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
         let values = |dtype, data: &[u8]| -> Vec<f64> {
             match dtype {
@@ -42,20 +53,45 @@ impl Golden {
         let read = |(name, t): &(String, safetensors::tensor::TensorView<'_>)| {
             (name.clone(), (t.shape().to_vec(), values(t.dtype(), t.data())))
         };
-        Self(tensors.iter().map(read).collect())
+        Self { tensors: tensors.iter().map(read).collect(), info }
+    }
+
+    /// Of a larger tensor, the values that the golden keeps: every n-th along each dimension.
+    pub fn kept(&self, name: &str, value: &HostTensor) -> Vec<f32> {
+        let Some(strides) = self.info["strides"][name].as_array() else {
+            return value.data.to_vec();
+        };
+        let strides: Vec<i64> = strides.iter().map(|s| s.as_i64().unwrap()).collect();
+        let shape = value.shape.full();
+        let step = |dim: usize| (dim + strides.len()).checked_sub(4).map_or(1, |i| strides[i]);
+        let along = |dim: usize| (0..shape[dim]).step_by(step(dim) as usize);
+        let mut kept = Vec::new();
+        for a in along(0) {
+            for b in along(1) {
+                for c in along(2) {
+                    let row = ((a * shape[1] + b) * shape[2] + c) * shape[3];
+                    kept.extend(along(3).map(|d| value.data[(row + d) as usize]));
+                }
+            }
+        }
+        kept
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.tensors.contains_key(name)
     }
 
     #[track_caller]
     pub fn values(&self, name: &str) -> &[f64] {
-        &self.0.get(name).unwrap_or_else(|| panic!("no golden `{name}`")).1
+        &self.tensors.get(name).unwrap_or_else(|| panic!("no golden `{name}`")).1
+    }
+
+    /// Frame `index` of `[C, T, H, W]`.
+    pub fn frame(&self, name: &str, index: usize) -> Vec<f64> {
+        let (shape, values) = &self.tensors[name];
+        let [_, t, h, w] = shape[..] else { panic!("`{name}` has {shape:?}") };
+        let frames = values.chunks_exact(h * w).enumerate().filter(|(i, _)| i % t == index);
+        frames.flat_map(|(_, frame)| frame.iter().copied()).collect()
     }
 
     pub fn integers(&self, name: &str) -> Vec<i64> {
@@ -64,7 +100,7 @@ impl Golden {
 
     /// `name` as the F32 tensor it is, of four dimensions at most.
     pub fn tensor<const N: usize>(&self, name: &str) -> HostTensor {
-        let (shape, values) = &self.0[name];
+        let (shape, values) = &self.tensors[name];
         let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
         let shape: [i64; N] = shape.try_into().expect("so many dimensions");
         HostTensor::new(shape, values.iter().map(|&v| v as f32).collect::<Vec<f32>>())
