@@ -3,9 +3,9 @@
 use super::sampler::SamplerKind;
 
 /// Pixels a side must be a multiple of: 8 by the VAE, 2 by the transformer's patches.
-pub const SIZE_MULTIPLE: usize = 16;
+pub(super) const SIZE_MULTIPLE: usize = 16;
 /// Frames of one latent frame, but for the first.
-pub const FRAMES_MULTIPLE: usize = 4;
+pub(super) const FRAMES_MULTIPLE: usize = 4;
 /// Positions the transformer's rotary embedding was made for, on each axis.
 const POSITIONS: usize = 1024;
 

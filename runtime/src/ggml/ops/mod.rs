@@ -44,21 +44,43 @@ impl<'g> Tensor<'g> {
     /// A tensor whose values lie densely in row-major order: itself, if they do.
     #[track_caller]
     pub fn contiguous(self) -> Self {
+        let x = self.packed();
         // SAFETY: the node is alive for `'g`.
-        if unsafe { sys::ggml_is_contiguous(self.raw.as_ptr()) } {
-            return self;
+        if unsafe { sys::ggml_is_contiguous(x.raw.as_ptr()) } {
+            return x;
         }
-        self.unary(sys::ggml_cont)
+        x.unary(sys::ggml_cont)
     }
 
     /// A tensor whose innermost dimension is dense, which is what most kernels ask for.
     #[track_caller]
     fn dense_rows(self) -> Self {
+        let x = self.packed();
         // SAFETY: the node is alive for `'g`.
-        if unsafe { sys::ggml_is_contiguous_rows(self.raw.as_ptr()) } {
-            return self;
+        if unsafe { sys::ggml_is_contiguous_rows(x.raw.as_ptr()) } {
+            return x;
         }
-        self.unary(sys::ggml_cont)
+        x.unary(sys::ggml_cont)
+    }
+
+    /// The same values with the packed stride in every dimension of one. Such a stride means
+    /// nothing, but ggml's checks look at it, and a permuted one makes them abort.
+    #[track_caller]
+    fn packed(self) -> Self {
+        // SAFETY: the node is alive for `'g`.
+        let t = unsafe { self.raw.as_ref() };
+        let mut nb = t.nb;
+        // SAFETY: plain data in and out.
+        let row = |n| unsafe { sys::ggml_row_size(t.type_, n) };
+        if t.ne[0] == 1 {
+            nb[0] = row(1);
+        }
+        for i in 1..4 {
+            if t.ne[i] == 1 {
+                nb[i] = if i == 1 { row(t.ne[0]) } else { nb[i - 1] * t.ne[i - 1] as usize };
+            }
+        }
+        if nb == t.nb { self } else { self.strided(t.ne, nb, 0) }
     }
 }
 

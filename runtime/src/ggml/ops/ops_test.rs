@@ -185,10 +185,15 @@ fn linear() {
 
 #[test]
 fn matmul_transposed() {
-    let (x, y) = (Cube::noise([3, 9, 32], 7), Cube::noise([3, 5, 32], 8));
-    let dot = |i, n, m| (0..32).map(|k| f64::from(x.at(i, n, k) * y.at(i, m, k))).sum::<f64>();
-    let expected = Cube::new([3, 9, 5], |i, n, m| dot(i, n, m) as f32);
-    check([&x, &y], &expected, 1e-5, |[x, y]| x.matmul_transposed(y));
+    // Dimensions of one have strides that mean nothing, and that ggml looks at.
+    for [n, m, inner] in [[9, 5, 32], [1, 5, 32], [9, 1, 32], [9, 5, 1], [1, 1, 1]] {
+        let (x, y) = (Cube::noise([3, n, inner], 7), Cube::noise([3, m, inner], 8));
+        let product = |i, n, m, k| f64::from(x.at(i, n, k) * y.at(i, m, k));
+        let expected = Cube::new([3, n, m], |i, n, m| {
+            (0..inner).map(|k| product(i, n, m, k)).sum::<f64>() as f32
+        });
+        check([&x, &y], &expected, 1e-5, |[x, y]| x.matmul_transposed(y));
+    }
 }
 
 #[test]

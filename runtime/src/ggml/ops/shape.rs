@@ -41,17 +41,11 @@ impl<'g> Tensor<'g> {
     pub fn narrow4(self, dim: usize, range: Range<i64>) -> Self {
         // SAFETY: the node is alive for `'g`.
         let t = unsafe { self.raw.as_ref() };
-        let (mut ne, mut nb, d) = (t.ne, t.nb, 3 - dim);
+        let (mut ne, nb, d) = (t.ne, t.nb, 3 - dim);
         let inside = 0 <= range.start && range.start < range.end && range.end <= ne[d];
         assert!(inside, "narrow: {range:?} of dimension {dim} of {self:?}");
         ne[d] = range.end - range.start;
         let offset = range.start as usize * nb[d];
-        // A dimension of one has no stride, but ggml's contiguity checks look at it: pack it.
-        for i in 1..4 {
-            if ne[i] == 1 {
-                nb[i] = nb[i - 1] * ne[i - 1] as usize;
-            }
-        }
         self.strided(ne, nb, offset)
     }
 
@@ -69,7 +63,7 @@ impl<'g> Tensor<'g> {
 
     /// The values `ne` steps of `nb` bytes apart, from `offset` on.
     #[track_caller]
-    fn strided(self, ne: [i64; 4], nb: [usize; 4], offset: usize) -> Self {
+    pub(super) fn strided(self, ne: [i64; 4], nb: [usize; 4], offset: usize) -> Self {
         let last = (0..4).map(|i| (ne[i] - 1) as usize * nb[i]).sum::<usize>();
         let x = self.raw.as_ptr();
         // SAFETY: the node is alive for `'g`.
