@@ -1,11 +1,12 @@
 //! The runtime against diffusers: the tiny random checkpoint of `fixtures/xs`, tap by tap.
 //! `reference/README.md` says how checkpoint and golden are made.
 
-use e2e::{Comparison, Golden, Taps};
+use e2e::{Comparison, Golden, Taps, converted, fixture};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision, Weights};
 use gguf_video::models::text::Umt5Encoder;
 use gguf_video::models::wan::{Config, WanModel, vae};
 use gguf_video::models::{Denoiser, TextEncoder};
+use gguf_video::pipeline::sampler::SamplerKind;
 use gguf_video::pipeline::schedule::Schedule;
 use gguf_video::pipeline::{
     Experts, ModelFolder, Prompts, Request, Silent, initial_noise,
@@ -167,3 +168,38 @@ fn channels_first(x: &HostTensor) -> HostTensor {
     HostTensor::new([c, t, h, w], values.map(|i| x.data[i]).collect::<Vec<f32>>())
 }
 
+
+fn run(precision: Precision, tolerance: f64, what: &str) {
+    let checkpoint = fixture("xs");
+    let golden = Golden::open(&checkpoint);
+    let output = tempfile::tempdir().unwrap();
+    let folder = converted(&checkpoint, output.path(), "F32");
+    let info = &golden.info;
+    let number = |key: &str| info[key].as_f64().unwrap_or_else(|| panic!("golden.json: {key}"));
+    let request = Request {
+        prompt: info["prompt"].as_str().unwrap().into(),
+        negative_prompt: info["negative_prompt"].as_str().unwrap().into(),
+        width: number("width") as usize,
+        height: number("height") as usize,
+        frames: number("num_frames") as usize,
+        steps: number("num_inference_steps") as usize,
+        guidance_scale: number("guidance_scale") as f32,
+        guidance_scale_low: number("guidance_scale_2") as f32,
+        flow_shift: number("flow_shift"),
+        seed: number("seed") as u64,
+        sampler: SamplerKind::UniPc,
+    };
+    Case::new(golden, request, folder, precision, tolerance).run(what);
+}
+
+/// F32 files, every op in F32.
+#[test]
+fn strict_mode_is_the_reference() {
+    run(Precision::Strict, 5e-5, "strict");
+}
+
+/// What users run: ggml's CPU backend takes GELU from an F16 table.
+#[test]
+fn native_mode_is_near() {
+    run(Precision::Native, 3e-3, "native");
+}

@@ -3,10 +3,12 @@
 pub mod frames;
 
 use gguf_video::ggml::HostTensor;
+use gguf_video::pipeline::{ModelFolder, Places};
 use safetensors::{Dtype, SafeTensors};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -18,6 +20,32 @@ pub fn fixture(name: &str) -> PathBuf {
 /// A file of the repository.
 pub fn repository(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
+/// Converts a checkpoint as `to-gguf CHECKPOINT -o OUTPUT --quant QUANT` does, and opens the files.
+pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
+    struct Quiet;
+    impl to_gguf::Progress for Quiet {
+        fn begin(&mut self, _: &Path, _: u64) {}
+        fn advance(&mut self, _: u64) -> ControlFlow<()> {
+            ControlFlow::Continue(())
+        }
+    }
+    let job = to_gguf::Job {
+        source: checkpoint.to_owned(),
+        output: output.to_owned(),
+        quant: quant.parse().unwrap(),
+        name: "test".into(),
+        threads: 2,
+        force: false,
+    };
+    to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
+    open_model(output)
+}
+
+pub fn open_model(folder: &Path) -> ModelFolder {
+    let places = Places { folder: folder.to_owned(), ..Places::default() };
+    ModelFolder::open(&places).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Tensors that the reference computed, by name, and what it was asked for.

@@ -1,0 +1,81 @@
+//! The demo checkpoint makes what it is asked for: the frames are looked at.
+
+use e2e::frames::{look, motion};
+use e2e::{converted, repository};
+use gguf_video::ggml::{Device, Executor, Precision};
+use gguf_video::output::Frame;
+use gguf_video::pipeline::{ModelFolder, Request, Silent, generate};
+
+/// Shape, colour, motion and background in words that the checkpoint knows, and a seed.
+const PROMPTS: [(&str, &str, &str, &str, u64); 6] = [
+    ("big red ball", "red", "moving right", "black", 0),
+    ("small green square", "green", "moving left", "gray", 1),
+    ("big yellow triangle", "yellow", "moving up", "navy", 2),
+    ("big blue ring", "blue", "moving down", "brown", 3),
+    ("big purple ball", "purple", "growing", "gray", 4),
+    ("big cyan square", "cyan", "moving right", "navy", 5),
+];
+
+const FRAMES: usize = 17;
+const SAMPLES: usize = 5;
+
+fn clip(exec: &mut Executor, folder: &ModelFolder, prompt: String, seed: u64) -> Vec<Frame> {
+    let request = Request {
+        prompt,
+        negative_prompt: String::new(),
+        width: 128,
+        height: 128,
+        frames: FRAMES,
+        steps: 20,
+        guidance_scale: 4.0,
+        guidance_scale_low: 4.0,
+        flow_shift: 3.0,
+        seed,
+        sampler: Default::default(),
+    };
+    let mut frames = Vec::new();
+    let mut push = |frame: &Frame| {
+        frames.push(frame.clone());
+        Ok(())
+    };
+    generate(exec, folder, &request, &mut Silent, &mut push).unwrap();
+    assert_eq!(frames.len(), FRAMES);
+    frames
+}
+
+fn check(quant: &str) {
+    let output = tempfile::tempdir().unwrap();
+    let folder = converted(&repository("demo/checkpoint"), output.path(), quant);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut exec = Executor::new(Device::cpu(), Precision::Native, threads).unwrap();
+    let mut wrong = Vec::new();
+    for (thing, colour, moving, background, seed) in PROMPTS {
+        let prompt = format!("a {thing} {moving} on a {background} background");
+        let frames = clip(&mut exec, &folder, prompt.clone(), seed);
+        let sampled = (0..SAMPLES).map(|i| &frames[i * (FRAMES - 1) / (SAMPLES - 1)]);
+        let seen: Option<Vec<_>> = sampled.map(look).collect();
+        let right = seen.as_ref().is_some_and(|seen| {
+            seen.iter().all(|s| s.colour == colour && s.background == background)
+                && motion(seen) == moving
+        });
+        if !right {
+            wrong.push(format!("{prompt}, seed {seed}: {seen:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{quant}: {}", wrong.join("\n"));
+}
+
+#[test]
+fn f32_shows_what_was_asked() {
+    check("F32");
+}
+
+#[test]
+fn q8_0_shows_what_was_asked() {
+    check("Q8_0");
+}
+
+#[test]
+fn q4_k_shows_what_was_asked() {
+    check("Q4_K");
+}
