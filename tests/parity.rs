@@ -31,7 +31,7 @@ fn go_on() -> impl FnMut() -> ControlFlow<()> {
 
 impl Case {
     fn new(golden: Golden, request: Request, folder: ModelFolder, precision: Precision, tolerance: f64) -> Self {
-        let mut exec = Executor::new(Device::cpu(), precision, 2).unwrap();
+        let mut exec = Executor::new(Device::cpu(), precision, 1).unwrap();
         let taps = Taps::default();
         exec.observe(taps.observer());
         Self { golden, request, folder, exec, taps, comparison: Comparison::new(tolerance) }

@@ -98,7 +98,7 @@ fn make(folder: &ModelFolder) -> Made {
         seed: 5,
         sampler: Default::default(),
     };
-    let mut exec = Executor::new(Device::cpu(), Precision::Strict, 2).unwrap();
+    let mut exec = Executor::new(Device::cpu(), Precision::Strict, 1).unwrap();
     let prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let prompt = prompts.positive.clone();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
