@@ -1,0 +1,21 @@
+//! The program `to-gguf`: reads the command line, runs, and turns the outcome into an exit code.
+
+use clap::Parser;
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+use to_gguf::Interrupted;
+use to_gguf::cli::{self, Args};
+
+/// Exit code after the user's mistake or a failure; clap uses the same one.
+const FAILED: u8 = 2;
+/// What shells report for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let outcome = cli::run(Args::parse()).and_then(|report| Ok(write!(stdout(), "{report}")?));
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let code = if error.is::<Interrupted>() { INTERRUPTED } else { FAILED };
+    // If even this can't be written, the exit code is all that is left to say.
+    let _ = writeln!(stderr(), "error: {error:#}");
+    ExitCode::from(code)
+}
