@@ -16,8 +16,12 @@ const ALLOWED: [(&str, &[&str]); 7] = [
 ];
 
 /// Where `unsafe` is allowed to compile.
-const UNSAFE: [&str; 4] =
-    ["runtime/src/ggml/mod.rs", "converter/src/quantize.rs", "gguf/src/file.rs", "ggml-sys/src/lib.rs"];
+const UNSAFE: [&str; 4] = [
+    "runtime/src/ggml/mod.rs",
+    "converter/src/quantize.rs",
+    "gguf/src/file.rs",
+    "ggml-sys/src/lib.rs",
+];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -49,7 +53,8 @@ fn arrows_point_one_way() {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             let code = line.split("//").next().unwrap();
             for used in code.split("crate::").skip(1) {
-                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let used: String =
+                    used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 let fits = used == folder || allowed.contains(&used.as_str());
                 assert!(fits, "{}:{}: `{folder}` uses `{used}`", path.display(), number + 1);
                 uses += 1;
@@ -74,7 +79,8 @@ fn unsafe_code_is_where_it_belongs() {
     for package in ["ggml-sys/src", "gguf", "converter", "runtime", "tests"] {
         for path in sources(&repository(package)) {
             let text = fs::read_to_string(&path).unwrap();
-            if text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("(unsafe_code")) {
+            if text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("(unsafe_code"))
+            {
                 found.push(path);
             }
         }

@@ -6,14 +6,27 @@ use gguf_video::ggml::{Device, Executor, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::{ModelFolder, Request, Silent, generate};
 
-/// Shape, colour, motion and background in words that the checkpoint knows, and a seed.
+/// A prompt in words that the checkpoint knows, the colour, motion and background that the frames
+/// must show, and a seed.
 const PROMPTS: [(&str, &str, &str, &str, u64); 6] = [
-    ("big red ball", "red", "moving right", "black", 0),
-    ("small green square", "green", "moving left", "gray", 1),
-    ("big yellow triangle", "yellow", "moving up", "navy", 2),
-    ("big blue ring", "blue", "moving down", "brown", 3),
-    ("big purple ball", "purple", "growing", "gray", 4),
-    ("big cyan square", "cyan", "moving right", "navy", 5),
+    ("the small red ball moving left over a brown background", "red", "moving left", "brown", 4),
+    (
+        "black background, the big orange triangle moving right",
+        "orange",
+        "moving right",
+        "black",
+        14,
+    ),
+    ("a big blue ring moving up on a black background", "blue", "moving up", "black", 16),
+    ("brown background, a big cyan triangle growing", "cyan", "growing", "brown", 10),
+    ("a big yellow triangle shrinking on a brown background", "yellow", "shrinking", "brown", 20),
+    (
+        "the small yellow square standing still on a gray background",
+        "yellow",
+        "standing still",
+        "gray",
+        22,
+    ),
 ];
 
 const FRAMES: usize = 17;
@@ -49,9 +62,8 @@ fn check(quant: &str) {
     // The tests themselves run side by side: ggml's threads wait busily for each other.
     let mut exec = Executor::new(Device::cpu(), Precision::Native, 1).unwrap();
     let mut wrong = Vec::new();
-    for (thing, colour, moving, background, seed) in PROMPTS {
-        let prompt = format!("a {thing} {moving} on a {background} background");
-        let frames = clip(&mut exec, &folder, prompt.clone(), seed);
+    for (prompt, colour, moving, background, seed) in PROMPTS {
+        let frames = clip(&mut exec, &folder, prompt.into(), seed);
         let sampled = (0..SAMPLES).map(|i| &frames[i * (FRAMES - 1) / (SAMPLES - 1)]);
         let seen: Option<Vec<_>> = sampled.map(look).collect();
         let right = seen.as_ref().is_some_and(|seen| {

@@ -2,17 +2,15 @@
 //! `reference/README.md` says how checkpoint and golden are made.
 
 use e2e::{Comparison, Golden, Taps, converted, fixture};
+use gguf::File;
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision, Weights};
 use gguf_video::models::text::Umt5Encoder;
 use gguf_video::models::wan::{Config, WanModel, vae};
 use gguf_video::models::{Denoiser, TextEncoder};
 use gguf_video::pipeline::sampler::SamplerKind;
 use gguf_video::pipeline::schedule::Schedule;
-use gguf_video::pipeline::{
-    Experts, ModelFolder, Prompts, Request, Silent, initial_noise,
-};
+use gguf_video::pipeline::{Experts, ModelFolder, Prompts, Request, Silent, initial_noise};
 use gguf_video::text::{Tokenizer, clean};
-use gguf::File;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -30,7 +28,13 @@ fn go_on() -> impl FnMut() -> ControlFlow<()> {
 }
 
 impl Case {
-    fn new(golden: Golden, request: Request, folder: ModelFolder, precision: Precision, tolerance: f64) -> Self {
+    fn new(
+        golden: Golden,
+        request: Request,
+        folder: ModelFolder,
+        precision: Precision,
+        tolerance: f64,
+    ) -> Self {
         let mut exec = Executor::new(Device::cpu(), precision, 1).unwrap();
         let taps = Taps::default();
         exec.observe(taps.observer());
@@ -89,7 +93,8 @@ impl Case {
         for (name, file) in experts {
             let (latents, timestep) = self.first_input(&file);
             let config = Config::new(&file).unwrap();
-            let model = WanModel::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
+            let model =
+                WanModel::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
             let text = model.condition(&mut self.exec, &prompts.positive).unwrap();
             let velocity =
                 model.velocity(&mut self.exec, &latents, timestep, &text, &mut go_on()).unwrap();
@@ -117,7 +122,8 @@ impl Case {
         assert_eq!(schedule.timesteps, self.golden.integers("timesteps"));
         self.comparison.check("sigmas", &schedule.sigmas, self.golden.values("sigmas"));
         let experts =
-            Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone()).unwrap();
+            Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone())
+                .unwrap();
         let (golden, comparison) = (&self.golden, &mut self.comparison);
         let mut observe = |step: gguf_video::pipeline::Step<'_>| {
             let values = [("velocity", step.velocity), ("latents", step.latents)];
@@ -127,7 +133,15 @@ impl Case {
             }
         };
         let latents = experts
-            .denoise(&mut self.exec, &self.request, &schedule, prompts, noise, &mut Silent, &mut observe)
+            .denoise(
+                &mut self.exec,
+                &self.request,
+                &schedule,
+                prompts,
+                noise,
+                &mut Silent,
+                &mut observe,
+            )
             .unwrap();
         self.taps.take();
         latents
@@ -167,7 +181,6 @@ fn channels_first(x: &HostTensor) -> HostTensor {
     let values = (0..c as usize).flat_map(|ch| (0..pixels).map(move |p| p * c as usize + ch));
     HostTensor::new([c, t, h, w], values.map(|i| x.data[i]).collect::<Vec<f32>>())
 }
-
 
 fn run(precision: Precision, tolerance: f64, what: &str) {
     let checkpoint = fixture("xs");

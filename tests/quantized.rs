@@ -5,9 +5,7 @@ use e2e::{Comparison, converted, open_model, repository};
 use gguf::{DType, File, TensorSpec, Writer};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision};
 use gguf_video::pipeline::schedule::Schedule;
-use gguf_video::pipeline::{
-    Experts, ModelFolder, Request, Silent, decode, encode, initial_noise,
-};
+use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode, initial_noise};
 use half::{bf16, f16};
 use std::fs;
 use std::path::Path;
@@ -38,9 +36,11 @@ fn q4_k(block: &[u8], out: &mut Vec<f32>) {
         let (scale, min) = scale_and_min(j);
         let bytes = &values[j / 2 * 32..][..32];
         let nibble = |b: &u8| if j % 2 == 0 { b & 15 } else { b >> 4 };
-        out.extend(bytes.iter().map(|b| {
-            d * f32::from(scale) * f32::from(nibble(b)) - dmin * f32::from(min)
-        }));
+        out.extend(
+            bytes
+                .iter()
+                .map(|b| d * f32::from(scale) * f32::from(nibble(b)) - dmin * f32::from(min)),
+        );
     }
 }
 

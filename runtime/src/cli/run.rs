@@ -91,7 +91,8 @@ enum DeviceKind {
 }
 
 fn size(text: &str) -> Result<(usize, usize), String> {
-    let sides = text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    let sides =
+        text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     sides.ok_or_else(|| "expected width x height, such as 832x480".into())
 }
 
@@ -159,7 +160,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let guidance = (request.guidance_scale, request.guidance_scale_low);
     eprintln!(
         "{}, {width}x{height}, {frames} frames, {steps} steps, guidance {} and {}, flow shift {}, {}, seed {seed}",
-        experts.config().variant, guidance.0, guidance.1, request.flow_shift, request.sampler
+        experts.config().variant,
+        guidance.0,
+        guidance.1,
+        request.flow_shift,
+        request.sampler
     );
     let mut bars = Bars::new().map_err(Failure::run)?;
     let mut push = |frame: &Frame| sinks.iter_mut().try_for_each(|sink| sink.push(frame));

@@ -40,12 +40,18 @@ pub struct Step<'a> {
 
 impl Experts {
     /// Reads the configurations; `transformer_2` is the low-noise expert.
-    pub fn new(transformer: Arc<File>, transformer_2: Option<Arc<File>>) -> Result<Self, ModelError> {
+    pub fn new(
+        transformer: Arc<File>,
+        transformer_2: Option<Arc<File>>,
+    ) -> Result<Self, ModelError> {
         let with_config = |file: Arc<File>| -> Result<_, ModelError> {
             let config = Config::new(&file)?;
             Ok((file, config))
         };
-        Ok(Self { high: with_config(transformer)?, low: transformer_2.map(with_config).transpose()? })
+        Ok(Self {
+            high: with_config(transformer)?,
+            low: transformer_2.map(with_config).transpose()?,
+        })
     }
 
     /// Of the high-noise expert, or the only one.
@@ -82,7 +88,8 @@ impl Experts {
         prompts: &Prompts,
         exec: &mut Executor,
     ) -> Result<Loaded, ModelError> {
-        let (file, config) = if low { self.low.as_ref().expect("a low timestep") } else { &self.high };
+        let (file, config) =
+            if low { self.low.as_ref().expect("a low timestep") } else { &self.high };
         let model = WanModel::new(&Weights::load(file.clone(), device)?, config.clone())?;
         let positive = model.condition(exec, &prompts.positive)?;
         let negative = prompts.negative.as_ref().map(|n| model.condition(exec, n)).transpose()?;
@@ -113,8 +120,7 @@ impl Experts {
             }
             let (_, expert) = loaded.as_ref().expect("just loaded");
             let scale = if low { request.guidance_scale_low } else { request.guidance_scale };
-            let velocity =
-                guided_velocity(expert, exec, &latents, timestep, scale, progress)?;
+            let velocity = guided_velocity(expert, exec, &latents, timestep, scale, progress)?;
             let next = sampler.step(&latents.data, &velocity.data);
             latents = HostTensor::new(latents.shape, next);
             observe(Step { index, velocity: &velocity, latents: &latents });

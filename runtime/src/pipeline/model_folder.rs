@@ -63,12 +63,14 @@ impl Part {
     fn of(file: &File) -> Result<Self, String> {
         let text = |key| file.metadata().string(key);
         match text("general.architecture").map_err(|e| format!("a file where {e}"))? {
-            "wan" => match text("wan.expert").map_err(|e| format!("a Wan transformer where {e}"))? {
-                "high_noise" => Ok(Self::Transformer(Expert::HighNoise)),
-                "low_noise" => Ok(Self::Transformer(Expert::LowNoise)),
-                "single" => Ok(Self::Transformer(Expert::Single)),
-                other => Err(format!("a Wan transformer for the unknown expert `{other}`")),
-            },
+            "wan" => {
+                match text("wan.expert").map_err(|e| format!("a Wan transformer where {e}"))? {
+                    "high_noise" => Ok(Self::Transformer(Expert::HighNoise)),
+                    "low_noise" => Ok(Self::Transformer(Expert::LowNoise)),
+                    "single" => Ok(Self::Transformer(Expert::Single)),
+                    other => Err(format!("a Wan transformer for the unknown expert `{other}`")),
+                }
+            }
             "t5encoder" => Ok(Self::TextEncoder),
             "wanvae" => Ok(Self::Vae),
             other => Err(format!("a model of architecture `{other}`")),
@@ -114,8 +116,7 @@ impl ModelFolder {
             None => folder.has(single) && !folder.has(high),
         };
         let transformer = folder.find(&places.high_noise, if alone { single } else { high })?;
-        let transformer_2 =
-            if alone { None } else { Some(folder.find(&places.low_noise, low)?) };
+        let transformer_2 = if alone { None } else { Some(folder.find(&places.low_noise, low)?) };
         let text_encoder = folder.find(&places.text_encoder, Part::TextEncoder)?;
         let vae = folder.find(&places.vae, Part::Vae)?;
         Ok(Self { transformer, transformer_2, text_encoder, vae })
