@@ -133,15 +133,7 @@ impl Case {
             }
         };
         let latents = experts
-            .denoise(
-                &mut self.exec,
-                &self.request,
-                &schedule,
-                prompts,
-                noise,
-                &mut Silent,
-                &mut observe,
-            )
+            .denoise(&mut self.exec, &self.request, prompts, &mut Silent, &mut observe)
             .unwrap();
         self.taps.take();
         latents

@@ -4,8 +4,7 @@
 use e2e::{Comparison, converted, open_model, repository};
 use gguf::{DType, File, TensorSpec, Writer};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision};
-use gguf_video::pipeline::schedule::Schedule;
-use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode, initial_noise};
+use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode};
 use half::{bf16, f16};
 use std::fs;
 use std::path::Path;
@@ -102,11 +101,7 @@ fn make(folder: &ModelFolder) -> Made {
     let prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let prompt = prompts.positive.clone();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
-    let schedule = Schedule::flow(request.steps, request.flow_shift).unwrap();
-    let noise = initial_noise(&request, 16);
-    let latents = experts
-        .denoise(&mut exec, &request, &schedule, &prompts, noise, &mut Silent, &mut |_| {})
-        .unwrap();
+    let latents = experts.denoise(&mut exec, &request, &prompts, &mut Silent, &mut |_| {}).unwrap();
     let mut video = Vec::new();
     let mut push = |frame: &gguf_video::output::Frame| {
         video.extend(frame.rgb.iter().map(|&b| f32::from(b)));

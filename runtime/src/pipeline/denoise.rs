@@ -1,6 +1,8 @@
 //! The denoising loop, after `WanPipeline.__call__` of diffusers 0.42.1.
 
-use super::progress::{Progress, ticker};
+use super::error::GenerateError;
+use super::noise::Generator;
+use super::progress::{Progress, Stage, ticker};
 use super::request::Request;
 use super::schedule::Schedule;
 use crate::ggml::{Device, Executor, HostTensor, Weights};
@@ -72,7 +74,7 @@ impl Experts {
     }
 
     /// Ticks of the whole loop.
-    pub fn ticks(&self, schedule: &Schedule, request: &Request) -> u64 {
+    fn ticks(&self, schedule: &Schedule, request: &Request) -> u64 {
         let passes = if request.guided() { 2 } else { 1 };
         let layers = |t: &i64| match &self.low {
             Some((_, config)) if self.is_low(*t) => config.num_layers as u64,
@@ -96,19 +98,20 @@ impl Experts {
         Ok(Loaded { model, positive, negative })
     }
 
-    /// From noise to clean latents, `[C, F, H, W]`. `observe` sees every step.
+    /// From the seed's noise to clean latents, `[C, F, H, W]`. `observe` sees every step.
     pub fn denoise(
         &self,
         exec: &mut Executor,
         request: &Request,
-        schedule: &Schedule,
         prompts: &Prompts,
-        noise: HostTensor,
         progress: &mut dyn Progress,
         observe: &mut dyn FnMut(Step<'_>),
-    ) -> Result<HostTensor, ModelError> {
-        let mut sampler = request.sampler.start(schedule);
-        let mut latents = noise;
+    ) -> Result<HostTensor, GenerateError> {
+        let schedule = Schedule::flow(request.steps, request.flow_shift)?;
+        let stage = Stage::Denoise { steps: request.steps };
+        progress.begin(stage, self.ticks(&schedule, request));
+        let mut sampler = request.sampler.start(&schedule);
+        let mut latents = initial_noise(request, self.config().channels);
         let mut loaded: Option<(bool, Loaded)> = None;
         for (index, &timestep) in schedule.timesteps.iter().enumerate() {
             progress.step(index);
@@ -127,6 +130,14 @@ impl Experts {
         }
         Ok(latents)
     }
+}
+
+/// The noise a seed stands for, `[C, F, H, W]`.
+pub fn initial_noise(request: &Request, channels: i64) -> HostTensor {
+    let (h, w) = (request.height as i64 / 8, request.width as i64 / 8);
+    let shape = [channels, request.latent_frames() as i64, h, w];
+    let count = shape.iter().product::<i64>() as usize;
+    HostTensor::new(shape, Generator::new(request.seed).normal(count))
 }
 
 /// Classifier-free guidance: `u + scale · (v - u)`.

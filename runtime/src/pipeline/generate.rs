@@ -1,53 +1,18 @@
 //! A request to frames: encode, denoise, decode. Each part's memory is gone before the next comes.
 
 use super::denoise::{Experts, Prompts};
+use super::error::GenerateError;
 use super::model_folder::ModelFolder;
-use super::noise::Generator;
 use super::progress::{Progress, Stage, ticker};
 use super::request::Request;
-use super::schedule::Schedule;
-use crate::ggml::{Executor, HostTensor, Weights};
+use crate::ggml::{ComputeError, Executor, HostTensor, Weights};
+use crate::models::TextEncoder;
 use crate::models::text::Umt5Encoder;
 use crate::models::wan::vae;
-use crate::models::{ModelError, TextEncoder};
 use crate::output::{Frame, OutputError};
-use crate::text::{Tokenizer, TokenizerError, clean};
+use crate::text::{Tokenizer, clean};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-#[derive(Debug, thiserror::Error)]
-pub enum GenerateError {
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    #[error("{file}: its tokenizer can't be used", file = .0.display())]
-    Tokenizer(PathBuf, #[source] TokenizerError),
-    #[error("{file}: token {id} of the prompt is beyond its {rows} embeddings", file = .file.display())]
-    Vocabulary { file: PathBuf, id: u32, rows: u32 },
-    #[error(transparent)]
-    Schedule(#[from] super::schedule::ScheduleError),
-    #[error(transparent)]
-    Output(#[from] OutputError),
-}
-
-impl From<crate::ggml::ComputeError> for GenerateError {
-    fn from(cause: crate::ggml::ComputeError) -> Self {
-        Self::Model(cause.into())
-    }
-}
-
-impl From<crate::ggml::LoadError> for GenerateError {
-    fn from(cause: crate::ggml::LoadError) -> Self {
-        Self::Model(cause.into())
-    }
-}
-
-impl GenerateError {
-    /// Whether the run ended because somebody asked for it.
-    pub fn is_interruption(&self) -> bool {
-        matches!(self, Self::Model(ModelError::Compute(crate::ggml::ComputeError::Interrupted)))
-    }
-}
 
 /// Wall time by part.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,12 +38,7 @@ pub fn generate(
 
     let begin = Instant::now();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
-    let schedule = Schedule::flow(request.steps, request.flow_shift)?;
-    let stage = Stage::Denoise { steps: request.steps };
-    progress.begin(stage, experts.ticks(&schedule, request));
-    let noise = noise(request, experts.config().channels);
-    let latents =
-        experts.denoise(exec, request, &schedule, &prompts, noise, progress, &mut |_| {})?;
+    let latents = experts.denoise(exec, request, &prompts, progress, &mut |_| {})?;
     timings.denoise = begin.elapsed();
 
     let begin = Instant::now();
@@ -116,14 +76,6 @@ pub fn encode(
     Ok(Prompts { positive, negative })
 }
 
-/// The noise a seed stands for, `[C, F, H, W]`.
-pub fn noise(request: &Request, channels: i64) -> HostTensor {
-    let (h, w) = (request.height as i64 / 8, request.width as i64 / 8);
-    let shape = [channels, request.latent_frames() as i64, h, w];
-    let count = shape.iter().product::<i64>() as usize;
-    HostTensor::new(shape, Generator::new(request.seed).normal(count))
-}
-
 /// Latents `[C, F, H, W]` to 8-bit frames.
 pub fn decode(
     exec: &mut Executor,
@@ -155,6 +107,6 @@ pub fn decode(
 fn interruptible(flow: ControlFlow<()>) -> Result<(), GenerateError> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(crate::ggml::ComputeError::Interrupted.into()),
+        ControlFlow::Break(()) => Err(ComputeError::Interrupted.into()),
     }
 }

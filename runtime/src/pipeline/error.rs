@@ -1,0 +1,41 @@
+//! Why a run ended without a video.
+
+use super::schedule::ScheduleError;
+use crate::ggml::{ComputeError, LoadError};
+use crate::models::ModelError;
+use crate::output::OutputError;
+use crate::text::TokenizerError;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error("{file}: its tokenizer can't be used", file = .0.display())]
+    Tokenizer(PathBuf, #[source] TokenizerError),
+    #[error("{file}: token {id} of the prompt is beyond its {rows} embeddings", file = .file.display())]
+    Vocabulary { file: PathBuf, id: u32, rows: u32 },
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+impl From<ComputeError> for GenerateError {
+    fn from(cause: ComputeError) -> Self {
+        Self::Model(cause.into())
+    }
+}
+
+impl From<LoadError> for GenerateError {
+    fn from(cause: LoadError) -> Self {
+        Self::Model(cause.into())
+    }
+}
+
+impl GenerateError {
+    /// Whether the run ended because somebody asked for it.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Model(ModelError::Compute(ComputeError::Interrupted)))
+    }
+}
