@@ -93,8 +93,8 @@ pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
         let parent = path.parent().expect("a file in the output folder");
         std::fs::create_dir_all(parent)
             .with_context(|| format!("cannot create {}", parent.display()))?;
-        write::write(plan, &path, &pool, progress)?;
-        Ok(plan.report(path))
+        let bytes = write::write(plan, &path, &pool, progress)?;
+        Ok(plan.report(path, bytes))
     });
     Ok(Report { files: files.collect::<Result<_>>()? })
 }

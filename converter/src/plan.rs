@@ -5,7 +5,7 @@ use gguf::{DType, Metadata, TensorSpec};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::arch::{Model, Role};
+use crate::arch::{Model, Role, Tensor};
 use crate::recipe;
 use crate::report::FileReport;
 
@@ -34,7 +34,7 @@ impl Plan {
     }
 
     pub(crate) fn specs(&self) -> Vec<TensorSpec> {
-        let spec = |(tensor, &dtype): (&crate::arch::Tensor, _)| TensorSpec {
+        let spec = |(tensor, &dtype): (&Tensor, _)| TensorSpec {
             name: tensor.name.clone(),
             shape: tensor.shape.clone(),
             dtype,
@@ -43,17 +43,18 @@ impl Plan {
     }
 
     /// What the file at `path`, written after this plan, holds.
-    pub(crate) fn report(&self, path: PathBuf) -> FileReport {
-        let (mut census, mut fallbacks, mut elements, mut bytes) = (BTreeMap::new(), 0, 0, 0);
+    pub(crate) fn report(&self, path: PathBuf, file_bytes: u64) -> FileReport {
+        let (mut census, mut fallbacks) = (BTreeMap::new(), 0);
+        let (mut elements, mut tensor_bytes) = (0, 0);
         for (tensor, &dtype) in self.model.tensors.iter().zip(&self.dtypes) {
             *census.entry(dtype).or_insert(0) += 1;
             if tensor.role == Role::Block && dtype != self.model.quant.dtype() {
                 fallbacks += 1;
             }
             elements += tensor.elements();
-            bytes += dtype.row_bytes(tensor.elements()).expect("rows are whole blocks");
+            tensor_bytes += dtype.row_bytes(tensor.elements()).expect("rows are whole blocks");
         }
-        FileReport { path, elements, bytes, census, fallbacks }
+        FileReport { path, elements, tensor_bytes, file_bytes, census, fallbacks }
     }
 }
 

@@ -77,6 +77,8 @@ impl FromStr for Quant {
 
 /// Magnitudes from here on round to infinity in F16.
 pub(crate) const F16_LIMIT: f32 = 65520.0;
+/// The same for BF16.
+pub(crate) const BF16_LIMIT: f32 = f32::from_bits(0x7f7f_8000);
 
 /// The type of a tensor with rows of `row` elements. `largest` finds its largest magnitude, which
 /// takes reading it and is only asked for where it decides.

@@ -20,7 +20,9 @@ pub struct FileReport {
     /// Elements of all tensors together.
     pub elements: u64,
     /// Bytes of all tensors together.
-    pub bytes: u64,
+    pub tensor_bytes: u64,
+    /// Bytes of the file.
+    pub file_bytes: u64,
     /// How many tensors have each type.
     pub census: BTreeMap<DType, usize>,
     /// How many tensors kept F16 since their rows aren't a multiple of the wanted type's block.
@@ -30,7 +32,7 @@ pub struct FileReport {
 impl FileReport {
     /// Bits that a weight takes on average.
     pub fn bits_per_weight(&self) -> f64 {
-        self.bytes as f64 * 8.0 / self.elements as f64
+        self.tensor_bytes as f64 * 8.0 / self.elements as f64
     }
 }
 
@@ -40,7 +42,7 @@ impl fmt::Display for Report {
         let width = self.files.iter().map(|file| path(file).chars().count()).max().unwrap_or(0);
         writeln!(f, "{:width$}  {:>11}  {:>6}  tensors", "file", "size", "bits/w")?;
         for file in &self.files {
-            let (size, bits) = (megabytes(file.bytes), file.bits_per_weight());
+            let (size, bits) = (megabytes(file.file_bytes), file.bits_per_weight());
             write!(f, "{:width$}  {size:>11}  {bits:>6.2} ", path(file))?;
             for (dtype, count) in &file.census {
                 write!(f, " {dtype} {count}")?;

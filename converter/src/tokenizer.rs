@@ -268,7 +268,7 @@ impl Tokenizer {
         let path = self.path.display();
         ensure!(
             self.end == [end],
-            "{path}: the template ends a text with {:?}, the text encoder's eos_token_id is {end}",
+            "{path}: the template ends a text with {:?}; eos_token_id is {end} in the text encoder's config.json",
             self.end
         );
         ensure!(

@@ -3,7 +3,7 @@
 //! A tensor goes through in windows of bounded size, so that memory doesn't grow with the model; a
 //! window is cut into pieces for the pool. Both sizes are whole blocks of every type.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use gguf::{DType, Writer};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -14,7 +14,7 @@ use std::thread;
 use crate::arch::Tensor;
 use crate::plan::Plan;
 use crate::quantize::encode;
-use crate::recipe::F16_LIMIT;
+use crate::recipe::{BF16_LIMIT, F16_LIMIT};
 use crate::source::WINDOW;
 use crate::{Interrupted, Progress};
 
@@ -46,13 +46,13 @@ fn windows(plan: &Plan) -> impl Iterator<Item = Window<'_>> {
     })
 }
 
-/// Writes the file at `path`, whose folder exists.
+/// Writes the file at `path`, whose folder exists; returns its bytes.
 pub(crate) fn write(
     plan: &Plan,
     path: &Path,
     pool: &ThreadPool,
     progress: &mut dyn Progress,
-) -> Result<()> {
+) -> Result<u64> {
     let mut writer = Writer::create(path, &plan.metadata, plan.specs())?;
     progress.begin(path, windows(plan).map(|window| window.source_bytes() as u64).sum());
     thread::scope(|scope| -> Result<()> {
@@ -87,7 +87,9 @@ pub(crate) fn write(
         }
         Ok(())
     })?;
-    Ok(writer.finish()?)
+    let bytes = writer.file_bytes();
+    writer.finish()?;
+    Ok(bytes)
 }
 
 fn encode_window(window: &Window<'_>, source: &[u8], encoded: &mut Vec<u8>) -> Result<()> {
@@ -112,23 +114,22 @@ fn encode_window(window: &Window<'_>, source: &[u8], encoded: &mut Vec<u8>) -> R
 /// Refuses what the type can't hold: a model with such a value makes noise, or nothing.
 fn check(values: &[f32], dtype: DType) -> Result<(), (usize, anyhow::Error)> {
     let limit = match dtype {
-        DType::F32 | DType::BF16 => f32::INFINITY,
+        DType::F32 => f32::INFINITY,
+        DType::BF16 => BF16_LIMIT,
         // Blocks have scales in F16.
         _ => F16_LIMIT,
     };
-    // One comparison without a branch a value, which NaN fails too.
-    if values.iter().fold(true, |fine, value| fine & (value.abs() < limit)) {
+    let fine = |value: &f32| value.abs() < limit;
+    // All of them, without a branch for each; NaN isn't fine, either.
+    if values.iter().fold(true, |all, value| all & fine(value)) {
         return Ok(());
     }
-    let refused = values.iter().position(|value| !(value.abs() < limit));
-    let index = refused.expect("one value failed above");
+    let index = values.iter().position(|value| !fine(value)).expect("one value failed above");
     let value = values[index];
-    Err((
-        index,
-        if value.is_finite() {
-            anyhow::anyhow!("{value} is beyond the range of {dtype}; --quant BF16 or F32 holds it")
-        } else {
-            anyhow::anyhow!("{value} is no weight; the checkpoint is damaged")
-        },
-    ))
+    let error = if value.abs() < BF16_LIMIT {
+        anyhow!("{value} is beyond the range of {dtype}; --quant BF16 or F32 holds it")
+    } else {
+        anyhow!("{value} is no weight; the checkpoint is damaged")
+    };
+    Err((index, error))
 }

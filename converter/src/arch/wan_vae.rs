@@ -57,17 +57,16 @@ impl Sizes {
         if !config.get("decoder_base_dim").is_null() {
             config.expect("decoder_base_dim", base)?;
         }
-        let multipliers = config.list("dim_mult", |value| {
+        let multipliers = config.list("dim_mult", "a list of numbers from 1 to 16", |value| {
             value.as_u64().filter(|value| (1..=MOST_BLOCKS).contains(value))
         })?;
-        let temporal = config.list("temperal_downsample", Value::as_bool)?;
-        ensure!(
-            (1..=MOST_BLOCKS as usize).contains(&multipliers.len()),
-            config.wrong("dim_mult", "a list of 1 to 16 numbers")
-        );
+        let levels = 1..=MOST_BLOCKS as usize;
+        ensure!(levels.contains(&multipliers.len()), config.wrong("dim_mult", "1 to 16 levels"));
+        let wanted = format!("a list of {} booleans", multipliers.len() - 1);
+        let temporal = config.list("temperal_downsample", &wanted, Value::as_bool)?;
         ensure!(
             temporal.len() + 1 == multipliers.len(),
-            config.wrong("temperal_downsample", "one shorter than dim_mult")
+            config.wrong("temperal_downsample", &wanted)
         );
         // The decoder's resamplers halve the channels.
         ensure!(base % 2 == 0, config.wrong("base_dim", "an even number"));
@@ -83,8 +82,8 @@ impl Sizes {
             .set("wanvae.dim_mult", joined(&self.multipliers))
             .set("wanvae.temporal_downsample", joined(&self.temporal));
         for key in ["latents_mean", "latents_std"] {
-            let values = config.list(key, Value::as_f64)?;
             let wanted = format!("a list of {} numbers, as many as z_dim", self.z);
+            let values = config.list(key, &wanted, Value::as_f64)?;
             ensure!(values.len() == self.z as usize, config.wrong(key, &wanted));
             metadata.set(format!("wanvae.{key}"), joined(&values));
         }

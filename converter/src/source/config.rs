@@ -70,11 +70,16 @@ impl Config {
         value.ok_or_else(|| self.wrong(key, "a number"))
     }
 
-    /// A list of values that `pick` takes.
-    pub(crate) fn list<T>(&self, key: &str, pick: fn(&Value) -> Option<T>) -> Result<Vec<T>> {
+    /// A list of what `pick` takes, which is called `wanted` in the error.
+    pub(crate) fn list<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        pick: fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let list = self.get(key).as_array();
         let list = list.and_then(|list| list.iter().map(pick).collect::<Option<Vec<T>>>());
-        list.ok_or_else(|| self.wrong(key, "a list of the right kind"))
+        list.ok_or_else(|| self.wrong(key, wanted))
     }
 
     /// An error about a key that is no `wanted`.

@@ -1,0 +1,62 @@
+//! Against ggml itself: the table of types, and quantized tensors in one piece.
+#![expect(unsafe_code, reason = "the reference is C")]
+
+mod support;
+
+use gguf::{DType, File};
+use std::ptr;
+use support::{Checkpoint, Unwatched, Wan};
+use to_gguf::{Quant, convert};
+
+fn type_of(dtype: DType) -> ggml_sys::ggml_type {
+    dtype.id() as ggml_sys::ggml_type
+}
+
+#[test]
+fn types_are_as_ggml_has_them() {
+    for id in 0..ggml_sys::GGML_TYPE_COUNT {
+        // SAFETY: the number is one of ggml's types; the removed ones have sizes of 0.
+        let (len, bytes) = unsafe { (ggml_sys::ggml_blck_size(id), ggml_sys::ggml_type_size(id)) };
+        let ours = DType::from_id(id as u32);
+        let ours = ours.map_or((0, 0), |dtype| (dtype.block_len(), dtype.block_bytes()));
+        assert_eq!(ours, (len as u64, bytes as u64), "type {id}");
+    }
+    let last = DType::ALL.last().unwrap().id();
+    assert_eq!(last + 1, ggml_sys::GGML_TYPE_COUNT as u32);
+}
+
+#[test]
+fn blocks_are_ggmls() {
+    let checkpoint = Checkpoint::tiny();
+    checkpoint.single();
+    let tensors = Wan::TINY.tensors();
+    let source = |name: &str| tensors.iter().find(|tensor| tensor.source == name).unwrap();
+    let values = source("blocks.0.ffn.net.2.weight").values("F32");
+    let (rows, row) = (256, 512);
+    for quant in Quant::ALL.iter().filter(|quant| quant.dtype().is_quantized()) {
+        let dtype = quant.dtype();
+        let mut wanted = vec![0u8; dtype.row_bytes(rows * row).unwrap() as usize];
+        // SAFETY: `values` has `rows * row` elements, whose blocks `wanted` has room for.
+        let written = unsafe {
+            let out = wanted.as_mut_ptr().cast();
+            let (rows, row) = (rows as i64, row as i64);
+            ggml_sys::ggml_quantize_chunk(
+                type_of(dtype),
+                values.as_ptr(),
+                out,
+                0,
+                rows,
+                row,
+                ptr::null(),
+            )
+        };
+        assert_eq!(written, wanted.len(), "{dtype}");
+        convert(&checkpoint.job(dtype.name()), &mut Unwatched).unwrap();
+        let file = File::open(checkpoint.output().join(format!("Tiny-{dtype}.gguf"))).unwrap();
+        let tensor = file.tensor("blocks.0.ffn.2.weight").unwrap();
+        assert_eq!(tensor.dtype, dtype);
+        assert!(file.data(tensor) == wanted, "{dtype}");
+        // The VAE is the same file each time.
+        std::fs::remove_dir_all(checkpoint.output()).unwrap();
+    }
+}
