@@ -182,6 +182,7 @@ impl Comparison {
     }
 
     /// A line for the log, and how many taps were compared.
+    #[expect(clippy::print_stderr, reason = "shown by `cargo test -- --nocapture`")]
     pub fn finish(self, what: &str) -> usize {
         let (worst, name) = &self.worst;
         eprintln!("{what}: {} taps, worst {worst:.1e} at {name}", self.count);

@@ -1,0 +1,117 @@
+//! What the program says to a wrong request, and how it ends. The model's files here are headers
+//! with no weights: every mistake must be found before anything is loaded.
+
+use gguf::{DType, Metadata, TensorSpec, Writer};
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A file with `metadata` and one tensor of no use.
+fn file(path: &Path, metadata: &Metadata) {
+    let tensor = TensorSpec { name: "x".into(), shape: vec![1], dtype: DType::F32 };
+    let mut writer = Writer::create(path, metadata, vec![tensor]).unwrap();
+    writer.write(&[0; 4]).unwrap();
+    writer.finish().unwrap();
+}
+
+fn transformer(expert: &str) -> Metadata {
+    let mut m = Metadata::new();
+    m.set("general.architecture", "wan").set("wan.variant", "test").set("wan.expert", expert);
+    m.set("wan.boundary_ratio", 0.875f32).set("wan.flow_shift", 3f32);
+    m.set("wan.guidance_scale", 4f32).set("wan.steps", 40u32);
+    m.set("wan.attention.layer_norm_epsilon", 1e-6f32).set("wan.attention.head_count", 2u32);
+    for key in ["embedding", "feed_forward", "text_embedding", "text", "frequency"] {
+        m.set(format!("wan.{key}_length"), 64u32);
+    }
+    m.set("wan.block_count", 1u32);
+    m
+}
+
+fn model(folder: &Path) {
+    file(&folder.join("high.gguf"), &transformer("high_noise"));
+    file(&folder.join("low.gguf"), &transformer("low_noise"));
+    for (name, architecture) in [("text.gguf", "t5encoder"), ("vae.gguf", "wanvae")] {
+        let mut m = Metadata::new();
+        m.set("general.architecture", architecture);
+        file(&folder.join(name), &m);
+    }
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gguf-video"))
+        .args(["run", "--prompt", "a red ball", "--model", "."])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+/// Exit code 2, one line that holds `expected`, and no new file.
+#[track_caller]
+fn refused(folder: &Path, arguments: &[&str], expected: &str) {
+    let list = || std::fs::read_dir(folder).unwrap().count();
+    let before = list();
+    let output = run(folder, arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(list(), before, "a file was left behind");
+}
+
+#[test]
+fn requests_that_make_no_video_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    let nearest = "gguf-video: the size is 100x64; both sides must be multiples of 16, the nearest is 96x64\n";
+    refused(at, &["-o", "x.mp4", "--size", "100x64"], nearest);
+    refused(at, &["-o", "x.mp4", "--frames", "16"], "4n + 1, the nearest is 17");
+    refused(at, &["-o", "x.mp4", "--steps", "0"], "the number of steps is 0");
+    refused(at, &["-o", "x.mp4", "--guidance", "nan"], "the guidance scale is NaN");
+    refused(at, &["-o", "x.mp4", "--flow-shift", "0"], "the flow shift is 0");
+    refused(at, &["-o", "x.mp4", "--sampler", "ddim"], "unipc");
+    refused(at, &["-o", "x.mp4", "--size", "big"], "such as 832x480");
+    refused(at, &["-o", "x.mp4", "--frobnicate"], "unexpected argument '--frobnicate'");
+    refused(at, &["-o", "x.webm"], "x.webm");
+    refused(at, &["-o", "nowhere/x.mp4"], "nowhere");
+    refused(at, &["-o", "x.mp4", "--contact-sheet", "nowhere/x.png"], "nowhere");
+    refused(at, &[], "--output");
+}
+
+#[test]
+fn models_that_are_none_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    refused(at, &["-o", "x.mp4"], ".: no high-noise expert");
+    model(at);
+    refused(
+        at,
+        &["-o", "x.mp4", "--vae", "text.gguf"],
+        "text.gguf: this is a text encoder, but --vae wants a VAE",
+    );
+    refused(at, &["-o", "x.mp4", "--vae", "missing.gguf"], "missing.gguf");
+    file(&at.join("high2.gguf"), &transformer("high_noise"));
+    refused(at, &["-o", "x.mp4"], "2 files are a high-noise expert; choose one with --high-noise:");
+
+    std::fs::remove_file(at.join("high2.gguf")).unwrap();
+    let mut keys = transformer("high_noise");
+    keys.set("wan.flow_shift", "three");
+    file(&at.join("high.gguf"), &keys);
+    refused(at, &["-o", "x.mp4"], "wan.flow_shift");
+    file(&at.join("high.gguf"), &transformer("medium_noise"));
+    refused(at, &["-o", "x.mp4", "--high-noise", "high.gguf"], "medium_noise");
+    std::fs::write(at.join("high.gguf"), "not a model").unwrap();
+    refused(at, &["-o", "x.mp4"], "high.gguf");
+}
+
+/// The request is right, and now the weights are looked at.
+#[test]
+fn a_file_without_the_models_tensors_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    let output = run(at, &["-o", "x.mp4", "--size", "64x64", "--frames", "5"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("text.gguf"), "{said}");
+    assert!(!at.join("x.mp4").exists() && !at.join("x.mp4.part").exists());
+}
