@@ -8,21 +8,19 @@ use std::ptr;
 use support::{Checkpoint, Unwatched, Wan};
 use to_gguf::{Quant, convert};
 
-fn type_of(dtype: DType) -> ggml_sys::ggml_type {
-    dtype.id() as ggml_sys::ggml_type
-}
-
 #[test]
 fn types_are_as_ggml_has_them() {
-    for id in 0..ggml_sys::GGML_TYPE_COUNT {
+    let count = DType::ALL.last().unwrap().id() + 1;
+    assert_eq!(count as ggml_sys::ggml_type, ggml_sys::GGML_TYPE_COUNT);
+    for id in 0..count {
+        let theirs = id as ggml_sys::ggml_type;
         // SAFETY: the number is one of ggml's types; the removed ones have sizes of 0.
-        let (len, bytes) = unsafe { (ggml_sys::ggml_blck_size(id), ggml_sys::ggml_type_size(id)) };
-        let ours = DType::from_id(id as u32);
+        let (len, bytes) =
+            unsafe { (ggml_sys::ggml_blck_size(theirs), ggml_sys::ggml_type_size(theirs)) };
+        let ours = DType::from_id(id);
         let ours = ours.map_or((0, 0), |dtype| (dtype.block_len(), dtype.block_bytes()));
         assert_eq!(ours, (len as u64, bytes as u64), "type {id}");
     }
-    let last = DType::ALL.last().unwrap().id();
-    assert_eq!(last + 1, ggml_sys::GGML_TYPE_COUNT as u32);
 }
 
 #[test]
@@ -41,7 +39,7 @@ fn blocks_are_ggmls() {
             let out = wanted.as_mut_ptr().cast();
             let (rows, row) = (rows as i64, row as i64);
             ggml_sys::ggml_quantize_chunk(
-                type_of(dtype),
+                dtype.id() as ggml_sys::ggml_type,
                 values.as_ptr(),
                 out,
                 0,

@@ -164,6 +164,19 @@ fn an_index_that_lies() {
 }
 
 #[test]
+fn a_disk_that_is_too_small() {
+    let checkpoint = Checkpoint::without_transformers();
+    checkpoint.single();
+    // 5 TB, of which the checkpoint itself takes nothing.
+    let wan = Wan { dim: 16384, ffn_dim: 8192, layers: 500, ..Wan::TINY };
+    checkpoint.sparse_transformer("transformer", wan);
+    let job = checkpoint.job("F32");
+    let error = format!("{:#}", convert(&job, &mut Unwatched).unwrap_err());
+    assert!(error.contains("the files need 48") && error.contains("GB free"), "{error}");
+    assert_eq!(checkpoint.written(), [] as [&Path; 0]);
+}
+
+#[test]
 fn pickles() {
     let checkpoint = Checkpoint::tiny();
     fs::remove_file(checkpoint.file("vae/diffusion_pytorch_model.safetensors")).unwrap();
