@@ -29,7 +29,7 @@ impl Bars {
             Stage::Load => "load".into(),
             Stage::Encode => "encode".into(),
             Stage::Denoise { steps } => format!("step 1/{steps}"),
-            Stage::Decode { frames } => format!("decode {frames}"),
+            Stage::Decode { .. } => "decode".into(),
         }
     }
 }
@@ -37,7 +37,7 @@ impl Bars {
 impl Progress for Bars {
     #[expect(clippy::print_stderr, reason = "progress for people who read a log")]
     fn begin(&mut self, stage: Stage, ticks: u64) {
-        self.bar.finish();
+        self.bar.finish_and_clear();
         self.stage = stage;
         if !self.terminal {
             match stage {
@@ -58,7 +58,6 @@ impl Progress for Bars {
     fn tick(&mut self) -> ControlFlow<()> {
         self.bar.inc(1);
         if self.interrupted.load(Ordering::Relaxed) {
-            self.bar.abandon();
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -73,6 +72,6 @@ impl Progress for Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        self.bar.finish();
+        self.bar.finish_and_clear();
     }
 }
