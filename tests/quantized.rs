@@ -1,7 +1,7 @@
 //! Quantized files against F32 files that hold the same dequantized weights: whatever the
 //! quantizer lost, the arithmetic on what is left must not differ.
 
-use e2e::{Comparison, converted, open_model, repository};
+use e2e::{Comparison, converted, fixture, open_model, repository};
 use gguf::{DType, File, TensorSpec, Writer};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision};
 use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode};
@@ -83,8 +83,8 @@ struct Made {
     video: Vec<f32>,
 }
 
-fn make(folder: &ModelFolder) -> Made {
-    let request = Request {
+fn request() -> Request {
+    Request {
         prompt: "a small green square moving left on a gray background".into(),
         negative_prompt: String::new(),
         width: 96,
@@ -96,7 +96,11 @@ fn make(folder: &ModelFolder) -> Made {
         flow_shift: 3.0,
         seed: 5,
         sampler: Default::default(),
-    };
+    }
+}
+
+fn make(folder: &ModelFolder) -> Made {
+    let request = request();
     let mut exec = Executor::new(Device::cpu(), Precision::Strict, 1).unwrap();
     let prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let prompt = prompts.positive.clone();
@@ -133,6 +137,18 @@ fn check(quant: &str, quantized_tensors: usize) {
     // Eight bits may fall to the other side of a rounding.
     let apart = got.video.iter().zip(&expected.video).filter(|(a, b)| (*a - *b).abs() > 1.0);
     assert_eq!(apart.count(), 0, "values of the video that differ by more than one");
+}
+
+#[test]
+fn files_of_different_models_are_refused() {
+    let output = tempfile::tempdir().unwrap();
+    let demo = converted(&repository("demo/checkpoint"), &output.path().join("demo"), "Q8_0");
+    let xs = converted(&fixture("xs"), &output.path().join("xs"), "Q8_0");
+    let mixed = ModelFolder { text_encoder: xs.text_encoder.clone(), ..demo };
+    let mut exec = Executor::new(Device::cpu(), Precision::Native, 1).unwrap();
+    let error = encode(&mut exec, &mixed, &request(), &mut Silent).err().unwrap().to_string();
+    assert!(error.contains("has 64 text channels"), "{error}");
+    assert!(error.ends_with("expects 256: the files belong to different models"), "{error}");
 }
 
 /// Two experts of 6 blocks with 10 matrices, 3 text blocks with 7, and the token embedding.

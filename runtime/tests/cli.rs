@@ -19,9 +19,10 @@ fn transformer(expert: &str) -> Metadata {
     m.set("wan.boundary_ratio", 0.875f32).set("wan.flow_shift", 3f32);
     m.set("wan.guidance_scale", 4f32).set("wan.steps", 40u32);
     m.set("wan.attention.layer_norm_epsilon", 1e-6f32).set("wan.attention.head_count", 2u32);
-    for key in ["embedding", "feed_forward", "text_embedding", "text", "frequency"] {
+    for key in ["embedding", "feed_forward", "text_embedding", "frequency"] {
         m.set(format!("wan.{key}_length"), 64u32);
     }
+    m.set("wan.text_length", 512u32);
     m.set("wan.block_count", 1u32);
     m
 }
@@ -97,6 +98,12 @@ fn models_that_are_none_are_refused() {
     keys.set("wan.flow_shift", "three");
     file(&at.join("high.gguf"), &keys);
     refused(at, &["-o", "x.mp4"], "wan.flow_shift");
+    for (key, value) in [("wan.attention.head_count", 3u32), ("wan.text_length", 77)] {
+        let mut keys = transformer("high_noise");
+        keys.set(key, value);
+        file(&at.join("high.gguf"), &keys);
+        refused(at, &["-o", "x.mp4"], key);
+    }
     file(&at.join("high.gguf"), &transformer("medium_noise"));
     refused(at, &["-o", "x.mp4", "--high-noise", "high.gguf"], "medium_noise");
     std::fs::write(at.join("high.gguf"), "not a model").unwrap();

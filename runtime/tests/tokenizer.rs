@@ -62,6 +62,19 @@ fn texts_split_as_in_the_reference() {
     }
 }
 
+/// llama.cpp's readers want as many tokens as the embedding has rows.
+#[test]
+fn rows_that_no_text_becomes_change_nothing() {
+    let mut golden = golden();
+    let unused = (0..84).map(|i| (format!("[PAD{i}]"), -10_000.0, 5));
+    golden.umt5.pieces.extend(unused);
+    let tokenizer = Tokenizer::from_metadata(&golden.umt5.metadata()).expect("a tokenizer");
+    for (text, expected) in golden.texts.iter().zip(&golden.umt5.ids) {
+        assert_eq!(tokenizer.encode(text), *expected, "{text:?}");
+    }
+    assert!(tokenizer.encode("[PAD0]").len() > 2, "not one piece");
+}
+
 #[test]
 fn the_golden_shows_what_it_should() {
     // Extra ids, unknown characters and bytes really occur in what is compared.

@@ -15,6 +15,11 @@ pub enum GenerateError {
     Tokenizer(PathBuf, #[source] TokenizerError),
     #[error("{file}: token {id} of the prompt is beyond its {rows} embeddings", file = .file.display())]
     Vocabulary { file: PathBuf, id: u32, rows: u32 },
+    #[error(
+        "{one} has {got} {what}, {other} expects {expected}: the files belong to different models",
+        one = one.display(), other = other.display()
+    )]
+    Mismatch { what: &'static str, one: PathBuf, got: i64, other: PathBuf, expected: i64 },
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     #[error(transparent)]

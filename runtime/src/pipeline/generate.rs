@@ -8,9 +8,10 @@ use super::request::Request;
 use crate::ggml::{ComputeError, Executor, HostTensor, Weights};
 use crate::models::TextEncoder;
 use crate::models::text::Umt5Encoder;
-use crate::models::wan::vae;
+use crate::models::wan::{self, vae};
 use crate::output::{Frame, OutputError};
 use crate::text::{Tokenizer, clean};
+use gguf::File;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,10 @@ pub fn encode(
     progress.begin(Stage::Load, 1);
     let encoder = Umt5Encoder::new(&Weights::load(file.clone(), exec.device())?, file)?;
     interruptible(progress.tick())?;
+    for transformer in std::iter::once(&folder.transformer).chain(&folder.transformer_2) {
+        let expected = wan::Config::new(transformer)?.text_dim;
+        agree("text channels", (file, encoder.dim()), (transformer, expected))?;
+    }
 
     let passes = if request.guided() { 2 } else { 1 };
     progress.begin(Stage::Encode, passes * encoder.ticks());
@@ -87,6 +92,8 @@ pub fn decode(
 ) -> Result<(), GenerateError> {
     progress.begin(Stage::Load, 1);
     let config = vae::Config::new(&folder.vae)?;
+    let [channels, ..] = latents.shape.full();
+    agree("latent channels", (&folder.vae, config.z_dim), (&folder.transformer, channels))?;
     let vae = vae::WanVae::new(&Weights::load(folder.vae.clone(), exec.device())?, config)?;
     interruptible(progress.tick())?;
 
@@ -102,6 +109,19 @@ pub fn decode(
         }
     }
     Ok(())
+}
+
+/// Whether two files mean the same number.
+fn agree(
+    what: &'static str,
+    (one, got): (&File, i64),
+    (other, expected): (&File, i64),
+) -> Result<(), GenerateError> {
+    if got == expected {
+        return Ok(());
+    }
+    let (one, other) = (one.path().to_owned(), other.path().to_owned());
+    Err(GenerateError::Mismatch { what, one, got, other, expected })
 }
 
 fn interruptible(flow: ControlFlow<()>) -> Result<(), GenerateError> {

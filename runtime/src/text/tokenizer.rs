@@ -18,6 +18,10 @@ use super::charsmap;
 /// unknown, control and user-defined tokens.
 const CUT_OUT: [i32; 3] = [2, 3, 4];
 
+/// Token type of rows that fill the embedding up; at the end of the list they are no vocabulary, and
+/// their scores would make every unknown character cheap in comparison.
+const UNUSED: i32 = 5;
+
 /// Splits text into the tokens that a text encoder was trained with.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -96,6 +100,8 @@ impl Tokenizer {
         if let Some((token, &score)) = tokens.iter().zip(scores).find(|(_, s)| !s.is_finite()) {
             return Err(TokenizerError::Score { token: token.clone(), score });
         }
+        let used = types.iter().rposition(|&kind| kind != UNUSED).map_or(0, |last| last + 1);
+        let tokens = &tokens[..used];
         let id = |key| match metadata.u32(key)? {
             id if (id as usize) < tokens.len() => Ok(id),
             id => Err(TokenizerError::Id { key, id, tokens: tokens.len() }),

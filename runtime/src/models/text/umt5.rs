@@ -28,7 +28,7 @@ impl Config {
         let (m, error) = (file.metadata(), ModelError::metadata(file.path()));
         let size = |key: &str| m.u32(&format!("t5encoder.{key}")).map(i64::from).map_err(error);
         let distance = m.u32("t5encoder.attention.relative_max_distance");
-        Ok(Self {
+        let config = Self {
             layers: size("block_count")?,
             dim: size("embedding_length")?,
             ffn_dim: size("feed_forward_length")?,
@@ -39,7 +39,17 @@ impl Config {
             // T5's own value, which other tools' files leave out.
             max_distance: Metadata::optional(distance).map_err(error)?.map_or(128, i64::from),
             eps: m.f32("t5encoder.attention.layer_norm_rms_epsilon").map_err(error)?,
-        })
+        };
+        let buckets = config.buckets;
+        if buckets < 4 || buckets % 4 != 0 || config.max_distance <= buckets / 4 {
+            return Err(ModelError::Value {
+                file: file.path().to_owned(),
+                key: "t5encoder.attention.relative_buckets_count",
+                value: buckets.to_string(),
+                wanted: "expected a multiple of 4 that fits the largest distance",
+            });
+        }
+        Ok(config)
     }
 }
 
@@ -145,6 +155,11 @@ impl Umt5Encoder {
         };
         weights.expect_all_used()?;
         Ok(model)
+    }
+
+    /// Channels of the hidden states.
+    pub fn dim(&self) -> i64 {
+        self.config.dim
     }
 
     /// Rows of the embedding table: token ids are below.

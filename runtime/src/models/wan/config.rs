@@ -1,7 +1,9 @@
 //! Sizes and defaults of a Wan transformer, from its file's metadata.
 
 use crate::models::ModelError;
-use gguf::Metadata;
+
+/// Rows of text that every Wan transformer sees, padded with zeros.
+const TEXT_LEN: i64 = 512;
 
 /// Which part of the noise schedule a transformer was trained for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +56,10 @@ impl Config {
         let config = Self {
             variant: m.string("wan.variant").map_err(error)?.to_owned(),
             expert,
-            boundary_ratio: Metadata::optional(m.f32("wan.boundary_ratio")).map_err(error)?,
+            boundary_ratio: match expert {
+                Expert::Single => None,
+                _ => Some(number("wan.boundary_ratio")?),
+            },
             flow_shift: number("wan.flow_shift")?,
             guidance_scale: number("wan.guidance_scale")?,
             steps: m.u32("wan.steps").map_err(error)?,
@@ -68,14 +73,19 @@ impl Config {
             channels: 16,
             eps: number("wan.attention.layer_norm_epsilon")?,
         };
-        let heads = config.num_heads;
-        if heads < 1 || config.dim % heads != 0 || config.dim / heads % 2 != 0 {
-            let wanted = "which doesn't divide wan.embedding_length into even heads";
+        let (heads, dim) = (config.num_heads, config.dim);
+        // Each of three axes turns at least one pair of a head's channels.
+        if heads < 1 || dim % heads != 0 || dim / heads % 2 != 0 || dim / heads < 6 {
+            let wanted = "which doesn't divide wan.embedding_length into even heads of 6 or more";
             return Err(refuse("wan.attention.head_count", &heads.to_string(), wanted));
         }
         if config.freq_dim < 2 || config.freq_dim % 2 != 0 {
             let value = config.freq_dim.to_string();
             return Err(refuse("wan.frequency_length", &value, "expected an even number"));
+        }
+        if config.text_len != TEXT_LEN {
+            let value = config.text_len.to_string();
+            return Err(refuse("wan.text_length", &value, "only 512 is known"));
         }
         Ok(config)
     }
