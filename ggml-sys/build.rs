@@ -145,7 +145,6 @@ fn bind(include: &Path) {
         .allowlist_function(
             "ggml_(reshape_4d|view_4d|permute|cont|cast|cpy|concat|pad_ext|repeat_4d)",
         )
-        .allowlist_function("ggml_set_inplace")
         .allowlist_type("ggml_(type_traits|tensor_flag|backend_dev_caps|backend_dev_props)")
         .allowlist_var("GGML_(TYPE|STATUS|OP|PREC|BACKEND|LOG|MAX|ROPE_TYPE)_.*")
         .default_enum_style(bindgen::EnumVariation::Consts)

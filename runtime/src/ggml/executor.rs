@@ -6,9 +6,9 @@ use ggml_sys as sys;
 use std::ffi::CStr;
 use std::ptr::NonNull;
 
-/// Nodes of one graph. A block of the diffusion transformer has about 100; a level of the VAE's
-/// decoder, cut into bands at 1280x720, some thousands.
-const MAX_NODES: usize = 16_384;
+/// Nodes of one graph. A block of the diffusion transformer has about 100; a residual block of the
+/// VAE has two convolutions, each of at most `conv::MAX_BANDS` bands of up to 43 nodes.
+const MAX_NODES: usize = 65_536;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeError {

@@ -123,10 +123,8 @@ impl Graph {
             reader: None,
         });
         let view = Tensor { raw: memory, graph: self }.narrow4(3, 0..elements).reshape(shape);
-        if let Some(reader) = reader {
-            // An edge that no kernel looks at, but that orders the nodes: a view uses one source.
-            // SAFETY: both nodes live as long as the graph, and nobody else refers to them now.
-            unsafe { (*view.raw.as_ptr()).src[1] = reader.as_ptr() };
+        if let Some(raw) = reader {
+            let _ = Tensor { raw, graph: self }.before(view);
         }
         *self.scratch.borrow_mut() = Some(Scratch { memory, reader });
         view

@@ -10,6 +10,10 @@ use super::pieces;
 use crate::ggml::{Operand, Tensor};
 use std::ops::Range;
 
+/// Bands of one convolution, but for the last of each frame: larger bands rather than more nodes
+/// than a graph holds.
+const MAX_BANDS: i64 = 512;
+
 /// Frames, rows and columns of a kernel.
 pub type Kernel = [i64; 3];
 
@@ -29,7 +33,8 @@ impl<'g> Tensor<'g> {
         assert!(frames > 0 && height > 0 && width > 0, "conv3d: {x:?} is smaller than the kernel");
 
         let row_bytes = width * columns * 4;
-        let limit = (self.graph.limits().convolution_bytes / row_bytes).max(1);
+        let fewest = (frames * height + MAX_BANDS - 1) / MAX_BANDS;
+        let limit = (self.graph.limits().convolution_bytes / row_bytes).max(fewest);
         let runs = x.windows(kw);
         let mut out = self.graph.uninitialized([frames, height, width, outputs]);
         for frame in 0..frames {

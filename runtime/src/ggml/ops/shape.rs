@@ -90,15 +90,19 @@ impl<'g> Tensor<'g> {
         let inside = (0..4).all(|i| start[i] >= 0 && start[i] + from[i] <= to[i]);
         assert!(inside, "set: {values:?} at {at:?} of {self:?}");
         // SAFETY: the node is alive for `'g`.
-        let nb = unsafe { self.raw.as_ref() }.nb;
+        let (ne, nb) = unsafe { (self.raw.as_ref().ne, self.raw.as_ref().nb) };
         let offset = (0..4).map(|i| start[i] as usize * nb[3 - i]).sum::<usize>();
-        let reach = offset.max(nb[3]);
-        assert!(reach < i32::MAX as usize, "set: ggml keeps offsets in 31 bits, {reach} is more");
-        // SAFETY: as above; the target range was checked.
-        self.graph.node(|ctx| unsafe {
-            let (x, v) = (self.raw.as_ptr(), values.raw.as_ptr());
-            sys::ggml_set_inplace(ctx, x, v, nb[1], nb[2], nb[3], offset)
-        })
+        // Not `ggml_set_inplace`, which keeps strides and offset in 31 bits.
+        let target = self.strided(values.shape().to_ne(), nb, offset);
+        values.binary(target.raw, sys::ggml_cpy).before(self.strided(ne, nb, 0))
+    }
+
+    /// `next`, which is a view, with an edge that makes `self` come first: no kernel looks at a
+    /// view's second source, but whatever orders nodes does.
+    pub(in crate::ggml) fn before(self, next: Self) -> Self {
+        // SAFETY: both nodes are alive for `'g`, and a graph is built by one thread.
+        unsafe { (*next.raw.as_ptr()).src[1] = self.raw.as_ptr() };
+        next
     }
 
     /// `self` followed by `rhs` along `dim`, counted from the outside of all four dimensions.
