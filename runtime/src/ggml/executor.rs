@@ -1,6 +1,7 @@
 //! Runs graphs on one backend.
 
 use super::graph::{Node, Values};
+use super::probe::Probe;
 use super::{Device, Graph, HostTensor, Precision, Shape, Tensor, log};
 use ggml_sys as sys;
 use std::ffi::CStr;
@@ -20,6 +21,10 @@ pub enum ComputeError {
     Unsupported { backend: String, op: String, shape: Shape, dtype: String, line: String },
     #[error("the backend stopped with ggml's status {0}")]
     Failed(i32),
+    #[error("the backend reported: {0}")]
+    Reported(String),
+    #[error("the device computes nonsense: {value} instead of {expected} after a graph")]
+    Probe { expected: f32, value: f32 },
     #[error("interrupted")]
     Interrupted,
 }
@@ -29,8 +34,10 @@ type Observer = Box<dyn FnMut(&str, HostTensor)>;
 /// One backend, and the memory its graphs are computed in.
 pub struct Executor {
     device: Device,
-    backend: NonNull<sys::ggml_backend>,
-    allocator: NonNull<sys::ggml_gallocr>,
+    // In the order in which they must go.
+    probe: Probe,
+    allocator: Allocator,
+    backend: Backend,
     arena: Vec<u128>,
     precision: Precision,
     observer: Option<Observer>,
@@ -41,19 +48,23 @@ impl Executor {
     pub fn new(device: Device, precision: Precision, threads: usize) -> Result<Self, ComputeError> {
         log::install();
         // SAFETY: the device is registered for the program; the allocator keeps only the buffer
-        // type, which is static; both are freed in `drop`.
+        // type, which is static; the probe goes before its backend.
         unsafe {
             let backend = sys::ggml_backend_dev_init(device.as_ptr(), std::ptr::null());
-            let backend = NonNull::new(backend).ok_or(ComputeError::NoDevice)?;
-            if sys::ggml_backend_is_cpu(backend.as_ptr()) {
-                sys::ggml_backend_cpu_set_n_threads(backend.as_ptr(), threads.max(1) as i32);
+            let backend = Backend(NonNull::new(backend).ok_or(ComputeError::NoDevice)?);
+            if sys::ggml_backend_is_cpu(backend.0.as_ptr()) {
+                sys::ggml_backend_cpu_set_n_threads(backend.0.as_ptr(), threads.max(1) as i32);
             }
-            let kind = sys::ggml_backend_get_default_buffer_type(backend.as_ptr());
-            let allocator = NonNull::new(sys::ggml_gallocr_new(kind)).expect("ggml_gallocr_new");
+            let kind = sys::ggml_backend_get_default_buffer_type(backend.0.as_ptr());
+            let allocator = sys::ggml_gallocr_new(kind);
+            let allocator = Allocator(NonNull::new(allocator).expect("ggml_gallocr_new"));
             let bytes = sys::ggml_tensor_overhead() * (MAX_NODES + 8)
                 + sys::ggml_graph_overhead_custom(MAX_NODES, false);
             let arena = vec![0; bytes.div_ceil(16)];
-            Ok(Self { device, backend, allocator, arena, precision, observer: None })
+            let probe = Probe::new(backend.0)?;
+            // What a backend says while it looks for what the device can do is no failure.
+            log::take_error();
+            Ok(Self { device, probe, allocator, backend, arena, precision, observer: None })
         }
     }
 
@@ -69,7 +80,7 @@ impl Executor {
     /// Bytes of the compute buffer, which grows to the largest graph so far.
     pub fn compute_bytes(&self) -> usize {
         // SAFETY: the allocator lives as long as `self`, and has one buffer.
-        unsafe { sys::ggml_gallocr_get_buffer_size(self.allocator.as_ptr(), 0) }
+        unsafe { sys::ggml_gallocr_get_buffer_size(self.allocator.0.as_ptr(), 0) }
     }
 
     /// Builds a graph, computes it, and brings its result to the host.
@@ -123,16 +134,19 @@ impl Executor {
                 sys::ggml_build_forward_expand(cgraph, copy.raw.as_ptr());
             }
             self.check_support(&graph, cgraph)?;
-            if !sys::ggml_gallocr_alloc_graph(self.allocator.as_ptr(), cgraph) {
+            if !sys::ggml_gallocr_alloc_graph(self.allocator.0.as_ptr(), cgraph) {
                 return Err(ComputeError::OutOfMemory { bytes: self.compute_bytes() });
             }
             for (node, values) in graph.inputs.borrow().iter() {
                 upload(*node, values);
             }
-            let status = sys::ggml_backend_graph_compute(self.backend.as_ptr(), cgraph);
+            let status = sys::ggml_backend_graph_compute(self.backend.0.as_ptr(), cgraph);
             if status != sys::GGML_STATUS_SUCCESS {
-                return Err(ComputeError::Failed(status));
+                return Err(
+                    log::take_error().map_or(ComputeError::Failed(status), ComputeError::Reported)
+                );
             }
+            self.probe.check(self.backend.0)?;
             if let Some(observer) = &mut self.observer {
                 for i in 0..sys::ggml_graph_n_nodes(cgraph) {
                     let t = NonNull::new(sys::ggml_graph_node(cgraph, i)).expect("a node");
@@ -158,12 +172,12 @@ impl Executor {
         unsafe {
             for i in 0..sys::ggml_graph_n_nodes(cgraph) {
                 let t = NonNull::new(sys::ggml_graph_node(cgraph, i)).expect("a node");
-                if sys::ggml_backend_supports_op(self.backend.as_ptr(), t.as_ptr()) {
+                if sys::ggml_backend_supports_op(self.backend.0.as_ptr(), t.as_ptr()) {
                     continue;
                 }
                 let text = |s| CStr::from_ptr(s).to_string_lossy().into_owned();
                 return Err(ComputeError::Unsupported {
-                    backend: text(sys::ggml_backend_name(self.backend.as_ptr())),
+                    backend: text(sys::ggml_backend_name(self.backend.0.as_ptr())),
                     op: text(sys::ggml_op_desc(t.as_ptr())),
                     shape: Shape::from_ne(t.as_ref().ne),
                     dtype: text(sys::ggml_type_name(t.as_ref().type_)),
@@ -211,12 +225,20 @@ impl Drop for Context {
     }
 }
 
-impl Drop for Executor {
+struct Backend(NonNull<sys::ggml_backend>);
+
+impl Drop for Backend {
     fn drop(&mut self) {
-        // SAFETY: both were made in `new` and are freed once.
-        unsafe {
-            sys::ggml_gallocr_free(self.allocator.as_ptr());
-            sys::ggml_backend_free(self.backend.as_ptr());
-        }
+        // SAFETY: made in `Executor::new`, freed once.
+        unsafe { sys::ggml_backend_free(self.0.as_ptr()) }
+    }
+}
+
+struct Allocator(NonNull<sys::ggml_gallocr>);
+
+impl Drop for Allocator {
+    fn drop(&mut self) {
+        // SAFETY: made in `Executor::new`, freed once.
+        unsafe { sys::ggml_gallocr_free(self.0.as_ptr()) }
     }
 }

@@ -1,8 +1,17 @@
-//! ggml's log, sent to the `log` crate.
+//! ggml's log, sent to the `log` crate, with its errors kept: a backend may report a failed command
+//! there and nowhere else.
 
 use ggml_sys as sys;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Once;
+use std::sync::{Mutex, Once};
+
+/// The first error since the last [`take_error`], of any thread.
+static ERROR: Mutex<Option<String>> = Mutex::new(None);
+
+/// The first error that ggml has logged since this was last asked.
+pub(super) fn take_error() -> Option<String> {
+    ERROR.lock().expect("nothing panics while it holds this").take()
+}
 
 /// Replaces ggml's own printing to stderr, once a process.
 pub(super) fn install() {
@@ -23,5 +32,9 @@ unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _:
         sys::GGML_LOG_LEVEL_INFO => log::Level::Info,
         _ => log::Level::Debug,
     };
+    if level == log::Level::Error {
+        let mut error = ERROR.lock().expect("nothing panics while it holds this");
+        error.get_or_insert_with(|| text.trim().to_owned());
+    }
     log::log!(target: "ggml", level, "{}", text.trim_end());
 }

@@ -10,7 +10,8 @@
 //! | [`Tensor`]       | nothing: a node of a [`Graph`]          | `'g` (`Copy`)                |
 //!
 //! One executor owns one backend: a node that it can't run is an error that names the model's
-//! line, never a quiet move to another device. What has to survive from one graph to the next
+//! line, never a quiet move to another device. After each graph it waits, and asks again whether
+//! all went well: a backend may report success for what then failed. What has to survive from one graph to the next
 //! (residual stream, cross-attention keys, the VAE's cache) is a [`DeviceTensor`], written with
 //! [`Graph::write`].
 //!
@@ -45,6 +46,7 @@ mod graph;
 mod host;
 mod log;
 mod ops;
+mod probe;
 mod shape;
 mod state;
 mod weights;
