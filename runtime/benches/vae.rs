@@ -118,7 +118,8 @@ fn main() {
         let begin = Instant::now();
         let mut decoding = vae.decode(&exec, HostTensor::new(shape, latents)).unwrap();
         let mut go_on = || ControlFlow::Continue(());
-        while decoding.next_frames(&mut exec, &mut go_on).unwrap().is_some() {}
+        let mut push = |_: HostTensor| Ok::<(), gguf_video::ggml::ComputeError>(());
+        while decoding.next_frames(&mut exec, &mut go_on, &mut push).unwrap() {}
         let seconds = begin.elapsed().as_secs_f64();
         let buffer = exec.compute_bytes() >> 20;
         println!(

@@ -55,7 +55,7 @@ pub use device::{Device, Limits};
 pub use executor::{ComputeError, Executor};
 pub use graph::{Graph, Operand, Precision, Tensor};
 pub use host::HostTensor;
-pub use ops::{Kernel, patch_order};
+pub use ops::{Kernel, conv3d, patch_order};
 pub use shape::Shape;
 pub use state::{DeviceTensor, Storage};
 pub use weights::{LoadError, Param, Scope, Weights};

@@ -6,6 +6,6 @@ mod linear;
 mod norm;
 
 pub use attention::scored_attention;
-pub use conv::{CausalConv3d, Conv2d};
+pub use conv::{CausalConv3d, Conv2d, History};
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};

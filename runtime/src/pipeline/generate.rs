@@ -98,16 +98,14 @@ pub fn decode(
     interruptible(progress.tick())?;
 
     let [_, latent_frames, ..] = latents.shape.full();
-    progress.begin(Stage::Decode { frames }, vae.ticks() * latent_frames as u64);
+    progress.begin(Stage::Decode { frames }, vae.ticks(latent_frames as u64));
     let mut decoding = vae.decode(exec, latents)?;
-    while let Some(video) = decoding.next_frames(exec, &mut ticker(progress))? {
-        let [_, h, w, c] = video.shape.full();
-        for frame in video.data.chunks_exact((h * w * c) as usize) {
-            let byte = |v: &f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
-            let rgb = frame.iter().map(byte).collect();
-            push(&Frame { width: w as usize, height: h as usize, rgb })?;
-        }
-    }
+    let mut push = |video: HostTensor| -> Result<(), GenerateError> {
+        let [h, w, _] = video.shape.dims();
+        let byte = |v: &f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
+        Ok(push(&Frame::new(w as usize, h as usize, video.data.iter().map(byte).collect()))?)
+    };
+    while decoding.next_frames(exec, &mut ticker(progress), &mut push)? {}
     Ok(())
 }
 

@@ -13,7 +13,7 @@ mod shape;
 #[cfg(test)]
 mod ops_test;
 
-pub use conv::{Kernel, patch_order};
+pub use conv::{Kernel, conv3d, patch_order};
 
 use super::Tensor;
 use super::graph::Node;

@@ -1,7 +1,8 @@
 //! Every op on contiguous, narrowed and permuted inputs, against a naive loop.
 
 use crate::ggml::{
-    Device, DeviceTensor, Executor, Graph, HostTensor, Precision, Storage, Tensor, patch_order,
+    Device, DeviceTensor, Executor, Graph, HostTensor, Precision, Storage, Tensor, conv3d,
+    patch_order,
 };
 
 /// How a logical tensor lies in memory when it reaches an op.
@@ -352,10 +353,16 @@ fn check_conv3d([t, h, w, c]: [i64; 4], o: i64, kernel: [i64; 3]) {
     let weight = Cube::noise([1, o, columns], 24);
     let expected = naive_conv3d(&x, c, &weight.data, o, kernel);
     let ordered = HostTensor::new([o, columns], patch_order(&weight.data, [o, c], kernel));
-    let [ot, oh, ow] = expected.dims;
     check([&x], &expected, 1e-5, |[x]| {
-        let y = x.reshape([t, h, w, c]).conv3d(x.graph().input(&ordered), kernel);
-        y.reshape([ot, oh, ow])
+        let weight = x.graph().input(&ordered);
+        let frame = |i: i64| x.narrow(0, i..i + 1).reshape([h, w, c]);
+        let result = |i: i64| {
+            let frames: Vec<_> = (i..i + kernel[0]).map(frame).collect();
+            let y = conv3d(&frames, weight, kernel);
+            let [oh, ow, o] = y.dims();
+            y.reshape([1, oh, ow * o])
+        };
+        (1..expected.dims[0]).fold(result(0), |all, i| all.concat(result(i), 1))
     });
 }
 

@@ -1,14 +1,7 @@
 //! The building blocks of encoder and decoder.
 
 use crate::ggml::{LoadError, Param, Scope, Tensor};
-use crate::nn::{CausalConv3d, Conv2d, scored_attention};
-
-/// The frames that a causal convolution saw last, and where the next ones go. Frames before the
-/// first are zero.
-pub(super) trait History<'g> {
-    /// `x` with the two frames before it in front; remembers the last two of the whole.
-    fn extend(&mut self, x: Tensor<'g>) -> Tensor<'g>;
-}
+use crate::nn::{CausalConv3d, Conv2d, History, scored_attention};
 
 /// `F.normalize(x, dim=channels) · √C · gamma`, which is RMS normalization.
 pub(super) struct RmsNorm {
@@ -49,22 +42,22 @@ impl ResidualBlock {
         })
     }
 
-    /// Channels of each causal convolution's history.
-    pub(super) fn history(&self) -> Vec<i64> {
-        vec![self.conv1.inputs(), self.conv2.inputs()]
+    /// The convolutions that remember, in the order in which they do.
+    pub(super) fn causal(&self) -> Vec<&CausalConv3d> {
+        vec![&self.conv1, &self.conv2]
     }
 
     pub(super) fn forward<'g>(&self, x: Tensor<'g>, past: &mut impl History<'g>) -> Tensor<'g> {
-        let h = self.conv1.forward(past.extend(self.norm1.forward(x).silu()));
-        let h = self.conv2.forward(past.extend(self.norm2.forward(h).silu()));
+        let h = self.conv1.forward(self.norm1.forward(x).silu(), past);
+        let h = self.conv2.forward(self.norm2.forward(h).silu(), past);
         match &self.shortcut {
-            Some(conv) => h + conv.forward(x),
+            Some(conv) => h + conv.forward(x, past),
             None => h + x,
         }
     }
 }
 
-/// Self-attention over the pixels of each frame, with one head.
+/// Self-attention over the pixels of a frame, with one head.
 pub(super) struct AttentionBlock {
     norm: RmsNorm,
     to_qkv: Conv2d,
@@ -80,13 +73,13 @@ impl AttentionBlock {
         })
     }
 
-    /// Frames take the place of heads: they don't see each other.
+    /// `x`: `[H, W, C]`.
     pub(super) fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
-        let [t, h, w, c] = x.shape().full();
-        let qkv = self.to_qkv.forward(self.norm.forward(x)).reshape([t, h * w, 3 * c]);
+        let [h, w, c] = x.dims();
+        let qkv = self.to_qkv.forward(self.norm.forward(x)).reshape([1, h * w, 3 * c]);
         let part = |i: i64| qkv.narrow(2, i * c..(i + 1) * c);
         let y = scored_attention(part(0), part(1), part(2), 1.0 / (c as f32).sqrt(), None);
-        x + self.proj.forward(y.reshape([t, h, w, c]))
+        x + self.proj.forward(y.reshape([h, w, c]))
     }
 }
 
@@ -106,33 +99,33 @@ impl Resample {
         })
     }
 
-    pub(super) fn history(&self) -> Vec<i64> {
-        self.time_conv.iter().map(CausalConv3d::inputs).collect()
+    pub(super) fn causal(&self) -> Vec<&CausalConv3d> {
+        self.time_conv.iter().collect()
     }
 
     /// How many frames come out for one that goes in.
-    pub(super) fn frames(&self, first: bool) -> i64 {
+    pub(super) fn frames(&self, first: bool) -> usize {
         if self.time_conv.is_some() && !first { 2 } else { 1 }
     }
 
-    /// The clip's `first` latent frame is one frame only, and `time_conv` never sees it.
+    /// `x`: `[H, W, C]`. The clip's `first` latent frame is one frame only, and `time_conv` never
+    /// sees it.
     pub(super) fn forward<'g>(
         &self,
         x: Tensor<'g>,
         past: &mut impl History<'g>,
         first: bool,
-    ) -> Tensor<'g> {
-        let [t, h, w, c] = x.shape().full();
-        let x = match &self.time_conv {
+    ) -> Vec<Tensor<'g>> {
+        let [_, _, c] = x.dims();
+        let frames = match &self.time_conv {
             // Each frame's 2C channels are two frames.
-            Some(conv) if !first => conv
-                .forward(past.extend(x))
-                .reshape([t, h * w, 2, c])
-                .permute([0, 2, 1, 3])
-                .reshape([2 * t, h, w, c]),
-            _ => x,
+            Some(conv) if !first => {
+                let y = conv.forward(x, past);
+                vec![y.narrow(2, 0..c), y.narrow(2, c..2 * c)]
+            }
+            _ => vec![x],
         };
-        self.conv.forward(x.upsample_nearest_2x())
+        frames.into_iter().map(|x| self.conv.forward(x.upsample_nearest_2x())).collect()
     }
 }
 
@@ -150,11 +143,11 @@ impl Head {
         })
     }
 
-    pub(super) fn history(&self) -> Vec<i64> {
-        vec![self.conv.inputs()]
+    pub(super) fn causal(&self) -> Vec<&CausalConv3d> {
+        vec![&self.conv]
     }
 
     pub(super) fn forward<'g>(&self, x: Tensor<'g>, past: &mut impl History<'g>) -> Tensor<'g> {
-        self.conv.forward(past.extend(self.norm.forward(x).silu()))
+        self.conv.forward(self.norm.forward(x).silu(), past)
     }
 }

@@ -1,13 +1,13 @@
 //! Latents to frames.
 
 use super::Config;
-use super::blocks::{AttentionBlock, Head, History, Resample, ResidualBlock};
+use super::blocks::{AttentionBlock, Head, Resample, ResidualBlock};
 use crate::ggml::{
     ComputeError, DeviceTensor, Executor, Graph, HostTensor, LoadError, Param, Scope, Storage,
     Tensor, Weights,
 };
 use crate::models::{ModelError, Tick, ticked};
-use crate::nn::CausalConv3d;
+use crate::nn::{CausalConv3d, History};
 
 /// One graph's worth of the decoder.
 enum Layer {
@@ -27,31 +27,45 @@ struct Stage {
 }
 
 impl Stage {
-    fn history(&self) -> Vec<i64> {
+    /// The convolutions that remember, in the order in which they do.
+    fn causal(&self) -> Vec<&CausalConv3d> {
         match &self.layer {
-            Layer::Input(conv) => vec![conv.inputs()],
-            Layer::Residual(block) => block.history(),
+            Layer::Input(conv) => vec![conv],
+            Layer::Residual(block) => block.causal(),
             Layer::Attention(_) => vec![],
-            Layer::Upsample(block) => block.history(),
-            Layer::Output(head) => head.history(),
+            Layer::Upsample(block) => block.causal(),
+            Layer::Output(head) => head.causal(),
         }
     }
 
-    /// The shape of the result for `[T, H, W, C]`.
-    fn shape(&self, [t, h, w, _]: [i64; 4], first: bool) -> [i64; 4] {
+    /// How many frames come out for one that goes in.
+    fn frames(&self, first: bool) -> usize {
         match &self.layer {
-            Layer::Upsample(block) => [t * block.frames(first), 2 * h, 2 * w, self.outputs],
-            _ => [t, h, w, self.outputs],
+            Layer::Upsample(block) => block.frames(first),
+            _ => 1,
         }
     }
 
-    fn forward<'g>(&self, x: Tensor<'g>, past: &mut impl History<'g>, first: bool) -> Tensor<'g> {
+    /// The shape of a resulting frame, for one of `[H, W, C]`.
+    fn shape(&self, [h, w, _]: [i64; 3]) -> [i64; 3] {
         match &self.layer {
-            Layer::Input(conv) => conv.forward(past.extend(x)),
-            Layer::Residual(block) => block.forward(x, past),
-            Layer::Attention(block) => block.forward(x),
+            Layer::Upsample(_) => [2 * h, 2 * w, self.outputs],
+            _ => [h, w, self.outputs],
+        }
+    }
+
+    fn forward<'g>(
+        &self,
+        x: Tensor<'g>,
+        past: &mut impl History<'g>,
+        first: bool,
+    ) -> Vec<Tensor<'g>> {
+        match &self.layer {
+            Layer::Input(conv) => vec![conv.forward(x, past)],
+            Layer::Residual(block) => vec![block.forward(x, past)],
+            Layer::Attention(block) => vec![block.forward(x)],
             Layer::Upsample(block) => block.forward(x, past, first),
-            Layer::Output(head) => head.forward(x, past),
+            Layer::Output(head) => vec![head.forward(x, past)],
         }
     }
 }
@@ -125,9 +139,20 @@ impl WanVae {
         Ok(vae)
     }
 
-    /// Ticks of one latent frame.
-    pub fn ticks(&self) -> u64 {
-        self.stages.len() as u64
+    /// Ticks of a clip of so many latent frames.
+    pub fn ticks(&self, latent_frames: u64) -> u64 {
+        let of = |first| {
+            let mut frames = 1;
+            self.stages
+                .iter()
+                .map(|stage| {
+                    let ticks = frames;
+                    frames *= stage.frames(first) as u64;
+                    ticks
+                })
+                .sum::<u64>()
+        };
+        of(true) + of(false) * (latent_frames - 1)
     }
 
     /// Starts to decode `latents` `[C, F, H, W]`, normalized as the denoiser has them.
@@ -138,92 +163,145 @@ impl WanVae {
     ) -> Result<Decoding<'_>, ComputeError> {
         let [c, _, h, w] = latents.shape.full();
         assert_eq!(c, self.config.z_dim, "latents of {:?}", latents.shape);
-        let mut shape = [1, h, w, c];
-        let mut histories = Vec::with_capacity(self.stages.len());
+        let state = |shape: [i64; 3]| DeviceTensor::new(exec.device(), shape, Storage::F32);
+        let input = state([h, w, c])?;
+        let (mut shape, mut results, mut places) = ([h, w, c], vec![input.clone()], Vec::new());
         for stage in &self.stages {
-            let past = |c: i64, [_, h, w, _]: [i64; 4]| {
-                DeviceTensor::new(exec.device(), [2, h, w, c], Storage::F32)
+            let slots = |conv: &CausalConv3d| {
+                let remembered = conv.remembered([shape[0], shape[1]]);
+                Ok([state(remembered)?, state(remembered)?])
             };
-            let states = stage.history().into_iter().map(|c| past(c, shape));
-            histories.push(states.collect::<Result<_, _>>()?);
-            shape = stage.shape(shape, true);
+            let memory =
+                stage.causal().into_iter().map(slots).collect::<Result<_, ComputeError>>()?;
+            let to = stage.shape(shape);
+            // A stage that changes no shape works in place.
+            if to != shape {
+                let frames = stage.frames(false);
+                results = (0..frames).map(|_| state(to)).collect::<Result<_, _>>()?;
+                shape = to;
+            }
+            places.push(Place { memory, turn: 0, results: results.clone() });
         }
-        Ok(Decoding { vae: self, latents, histories, next: 0 })
+        Ok(Decoding { vae: self, latents, input, places, next: 0 })
     }
 }
 
-/// A clip on its way through the decoder, one latent frame at a time.
+/// What a stage of one decoding keeps on the device.
+struct Place {
+    /// The last two frames of each causal convolution, taking turns.
+    memory: Vec<[DeviceTensor; 2]>,
+    /// How often the stage has remembered a frame.
+    turn: usize,
+    /// Where results go: in place, for stages that change no shape.
+    results: Vec<DeviceTensor>,
+}
+
+/// A clip on its way through the decoder, one frame at a time: as soon as a stage has made a frame,
+/// the frame goes all the way to its pixels.
 pub struct Decoding<'v> {
     vae: &'v WanVae,
     latents: HostTensor,
-    /// For each stage, the last two input frames of each of its causal convolutions.
-    histories: Vec<Vec<DeviceTensor>>,
+    input: DeviceTensor,
+    places: Vec<Place>,
     next: i64,
 }
 
 impl Decoding<'_> {
-    /// Frames `[T, H, W, 3]` of the next latent frame, in [-1, 1]: one for the clip's first, then
-    /// four each; `None` at the end.
-    pub fn next_frames(
+    /// Frames of the next latent frame, each `[H, W, 3]` in [-1, 1]: one for the clip's first, then
+    /// four each; none at the end. `push` gets them as they appear.
+    pub fn next_frames<E: From<ComputeError>>(
         &mut self,
         exec: &mut Executor,
         tick: Tick,
-    ) -> Result<Option<HostTensor>, ComputeError> {
+        push: &mut dyn FnMut(HostTensor) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let [_, frames, ..] = self.latents.shape.full();
         if self.next == frames {
-            return Ok(None);
+            return Ok(false);
         }
-        let (index, first) = (self.next, self.next == 0);
+        let index = self.next;
         self.next += 1;
         let latent = self.channels_last(index);
-        let mut shape = latent.shape.full();
-        let mut x = DeviceTensor::new(exec.device(), shape, Storage::F32)?;
         exec.update(|g| {
             let z = g.input(&latent) * &self.vae.std + &self.vae.mean;
-            let z = self.vae.conv2.forward(z);
-            g.write(&x, z.tap(format_args!("vae.post_quant_conv.{index}")));
+            let z = self.vae.conv2.forward(z, &mut Forgetful);
+            g.write(&self.input, z.tap(format_args!("vae.post_quant_conv.{index}")));
         })?;
-        for (stage, history) in self.vae.stages.iter().zip(&self.histories) {
-            shape = stage.shape(shape, first);
-            let y = DeviceTensor::new(exec.device(), shape, Storage::F32)?;
-            exec.update(|g| {
-                let mut past = Past { graph: g, states: history.iter() };
-                let mut out = stage.forward(g.read(&x), &mut past, first);
-                if let Some(name) = &stage.tap {
-                    out = out.tap(format_args!("vae.decoder.{name}.{index}"));
-                }
-                g.write(&y, out);
-            })?;
-            x = y;
-            ticked(tick)?;
-        }
-        let frames = exec.compute(|g| g.read(&x))?;
-        let clamped: Vec<f32> = frames.data.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
-        Ok(Some(HostTensor::new(shape, clamped)))
+        self.run(0, &self.input.clone(), index, exec, tick, push)?;
+        Ok(true)
     }
 
-    /// Latent frame `index` as `[1, H, W, C]`.
+    /// The stages from `at` on, for the frame in `x`.
+    fn run<E: From<ComputeError>>(
+        &mut self,
+        at: usize,
+        x: &DeviceTensor,
+        index: i64,
+        exec: &mut Executor,
+        tick: Tick,
+        push: &mut dyn FnMut(HostTensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(stage) = self.vae.stages.get(at) else {
+            let pixels = exec.compute(|g| g.read(x))?;
+            let clamped: Vec<f32> = pixels.data.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+            return push(HostTensor::new(pixels.shape, clamped));
+        };
+        let (first, place) = (index == 0, &mut self.places[at]);
+        let mut remembered = false;
+        exec.update(|g| {
+            let memory = place.memory.iter();
+            let mut past = Past { graph: g, memory, turn: place.turn, used: &mut remembered };
+            let outputs = stage.forward(g.read(x), &mut past, first);
+            for (result, mut value) in place.results.iter().zip(outputs) {
+                if let Some(name) = &stage.tap {
+                    value = value.tap(format_args!("vae.decoder.{name}.{index}"));
+                }
+                g.write(result, value);
+            }
+        })?;
+        place.turn += usize::from(remembered);
+        ticked(tick)?;
+        let results = place.results.clone();
+        for result in &results[..stage.frames(first)] {
+            self.run(at + 1, result, index, exec, tick, push)?;
+        }
+        Ok(())
+    }
+
+    /// Latent frame `index` as `[H, W, C]`.
     fn channels_last(&self, index: i64) -> HostTensor {
         let [c, f, h, w] = self.latents.shape.full();
         let (plane, f, index) = ((h * w) as usize, f as usize, index as usize);
         let value = |pixel, channel| self.latents.data[(channel * f + index) * plane + pixel];
         let pixels = (0..plane).flat_map(|p| (0..c as usize).map(move |ch| value(p, ch)));
-        HostTensor::new([1, h, w, c], pixels.collect::<Vec<f32>>())
+        HostTensor::new([h, w, c], pixels.collect::<Vec<f32>>())
     }
 }
 
-/// The histories of a stage's convolutions, in the order in which it asks for them.
+/// The memory of a stage's convolutions, in the order in which they ask for it. The frame that is
+/// remembered takes the place of the oldest.
 struct Past<'g, 's> {
     graph: &'g Graph,
-    states: std::slice::Iter<'s, DeviceTensor>,
+    memory: std::slice::Iter<'s, [DeviceTensor; 2]>,
+    turn: usize,
+    used: &'s mut bool,
 }
 
 impl<'g> History<'g> for Past<'g, '_> {
-    fn extend(&mut self, x: Tensor<'g>) -> Tensor<'g> {
-        let state = self.states.next().expect("one state for each causal convolution");
-        let all = self.graph.read(state).concat(x, 0);
-        let [frames, ..] = all.shape().full();
-        self.graph.write(state, all.narrow4(0, frames - 2..frames));
-        all
+    fn push(&mut self, frame: Tensor<'g>) -> [Tensor<'g>; 3] {
+        let slots = self.memory.next().expect("two slots for each causal convolution");
+        let (oldest, newer) = (&slots[self.turn % 2], &slots[(self.turn + 1) % 2]);
+        *self.used = true;
+        self.graph.write(oldest, frame);
+        [self.graph.read(oldest), self.graph.read(newer), frame]
+    }
+}
+
+/// For convolutions over one frame.
+struct Forgetful;
+
+impl<'g> History<'g> for Forgetful {
+    fn push(&mut self, _: Tensor<'g>) -> [Tensor<'g>; 3] {
+        unreachable!("a kernel of one frame remembers nothing")
     }
 }
