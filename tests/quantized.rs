@@ -4,10 +4,11 @@
 use e2e::{Comparison, converted, fixture, open_model, repository};
 use gguf::{DType, File, TensorSpec, Writer};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision};
-use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode};
+use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode, generate};
 use half::{bf16, f16};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 fn f16_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
@@ -137,6 +138,29 @@ fn check(quant: &str, quantized_tensors: usize) {
     // Eight bits may fall to the other side of a rounding.
     let apart = got.video.iter().zip(&expected.video).filter(|(a, b)| (*a - *b).abs() > 1.0);
     assert_eq!(apart.count(), 0, "values of the video that differ by more than one");
+}
+
+/// A NaN in one weight of the VAE, the last place where it could slip through.
+#[test]
+fn a_video_of_no_numbers_is_refused() {
+    let output = tempfile::tempdir().unwrap();
+    let folder = converted(&repository("demo/checkpoint"), &output.path().join("demo"), "F32");
+    let path = output.path().join("damaged.gguf");
+    let tensor = folder.vae.tensor("decoder.head.2.weight").unwrap().clone();
+    let mut bytes = fs::read(folder.vae.path()).unwrap();
+    bytes[tensor.offset as usize..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let damaged = ModelFolder { vae: Arc::new(File::open(&path).unwrap()), ..folder };
+    let mut exec = Executor::new(Device::cpu(), Precision::Native, 1).unwrap();
+    let mut pushed = 0;
+    let mut push = |_: &gguf_video::output::Frame| {
+        pushed += 1;
+        Ok(())
+    };
+    let made = generate(&mut exec, &damaged, &request(), &mut Silent, &mut push);
+    let error = made.err().unwrap().to_string();
+    assert!(error.starts_with("frame 1 of 5 is not a number in"), "{error}");
+    assert_eq!(pushed, 0);
 }
 
 #[test]

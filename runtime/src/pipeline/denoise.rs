@@ -124,6 +124,10 @@ impl Experts {
             let (_, expert) = loaded.as_ref().expect("just loaded");
             let scale = if low { request.guidance_scale_low } else { request.guidance_scale };
             let velocity = guided_velocity(expert, exec, &latents, timestep, scale, progress)?;
+            GenerateError::check_finite(&velocity.data, || {
+                let expert = if low { "low-noise" } else { "high-noise" };
+                format!("step {} of {} (the {expert} expert)", index + 1, request.steps)
+            })?;
             let next = sampler.step(&latents.data, &velocity.data);
             latents = HostTensor::new(latents.shape, next);
             observe(Step { index, velocity: &velocity, latents: &latents });

@@ -20,6 +20,10 @@ pub enum GenerateError {
         one = one.display(), other = other.display()
     )]
     Mismatch { what: &'static str, one: PathBuf, got: i64, other: PathBuf, expected: i64 },
+    #[error(
+        "{what} is not a number in {count} of {total} values: this is no video, and none is written"
+    )]
+    NotFinite { what: String, count: usize, total: usize },
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     #[error(transparent)]
@@ -39,6 +43,15 @@ impl From<LoadError> for GenerateError {
 }
 
 impl GenerateError {
+    /// Fails if `values` hold anything but numbers; `what` says where they come from.
+    pub(super) fn check_finite(values: &[f32], what: impl FnOnce() -> String) -> Result<(), Self> {
+        let count = values.iter().filter(|v| !v.is_finite()).count();
+        if count == 0 {
+            return Ok(());
+        }
+        Err(Self::NotFinite { what: what(), count, total: values.len() })
+    }
+
     /// Whether the run ended because somebody asked for it.
     pub fn is_interruption(&self) -> bool {
         matches!(self, Self::Model(ModelError::Compute(ComputeError::Interrupted)))

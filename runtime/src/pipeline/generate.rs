@@ -77,6 +77,7 @@ pub fn encode(
         Ok(encoder.encode(exec, &ids, &mut ticker(progress))?)
     };
     let positive = embed(&request.prompt)?;
+    GenerateError::check_finite(&positive.data, || "the encoded prompt".into())?;
     let negative = request.guided().then(|| embed(&request.negative_prompt)).transpose()?;
     Ok(Prompts { positive, negative })
 }
@@ -100,7 +101,10 @@ pub fn decode(
     let [_, latent_frames, ..] = latents.shape.full();
     progress.begin(Stage::Decode { frames }, vae.ticks(latent_frames as u64));
     let mut decoding = vae.decode(exec, latents)?;
+    let mut decoded = 0;
     let mut push = |video: HostTensor| -> Result<(), GenerateError> {
+        decoded += 1;
+        GenerateError::check_finite(&video.data, || format!("frame {decoded} of {frames}"))?;
         let [h, w, _] = video.shape.dims();
         let byte = |v: &f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
         Ok(push(&Frame::new(w as usize, h as usize, video.data.iter().map(byte).collect()))?)
