@@ -20,7 +20,7 @@ fn main() {
         println!("cargo:rerun-if-changed={file}");
     }
     let source = source();
-    bind(&source.join("include"));
+    bind(&source);
     link(&build(&source));
 }
 
@@ -127,17 +127,20 @@ fn link(lib: &Path) {
 }
 
 /// Only what this project calls, so that an upgrade of ggml shows what it touches.
-fn bind(include: &Path) {
+fn bind(source: &Path) {
     let builder = bindgen::Builder::default()
         .header("wrapper.h")
-        .clang_arg(format!("-I{}", include.display()))
+        .clang_arg(format!("-I{}", source.join("include").display()))
+        // Backend interfaces: what ggml's own scheduler calls, and nothing public does.
+        .clang_arg(format!("-I{}", source.join("src").display()))
+        .allowlist_type("ggml_backend|ggml_backend_(buffer|buffer_type|graph_optimize_params)")
         .allowlist_function("ggml_(backend|gallocr|graph|build_forward|quantize|get|set|new)_.*")
         .allowlist_function(
             "ggml_(init|free|version|nbytes|nelements|row_size|blck_size|type_size)",
         )
         .allowlist_function("ggml_(is_contiguous|is_contiguous_rows|can_repeat|tensor_overhead)")
         .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|get_mem_size)")
-        .allowlist_function("ggml_(add|mul|scale_bias|sqr|tanh|silu|gelu)")
+        .allowlist_function("ggml_(add|mul|scale_bias|sqr|sin|tanh|silu|gelu)")
         .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|mul_mat|get_rows)")
         .allowlist_function(
             "ggml_(flash_attn_ext|flash_attn_ext_set_prec|rope_ext|rope_set_offset)",

@@ -2,9 +2,9 @@
 
 use e2e::frames::{look, motion};
 use e2e::{converted, repository};
-use gguf_video::ggml::{Device, Executor, Precision};
+use gguf_video::ggml::{Device, Precision};
 use gguf_video::output::Frame;
-use gguf_video::pipeline::{ModelFolder, Request, Silent, generate};
+use gguf_video::pipeline::{Machine, ModelFolder, Request, Silent, generate};
 
 /// A prompt in words that the checkpoint knows, the colour, motion and background that the frames
 /// must show, and a seed.
@@ -32,7 +32,7 @@ const PROMPTS: [(&str, &str, &str, &str, u64); 6] = [
 const FRAMES: usize = 17;
 const SAMPLES: usize = 5;
 
-fn clip(exec: &mut Executor, folder: &ModelFolder, prompt: String, seed: u64) -> Vec<Frame> {
+fn clip(machine: &Machine, folder: &ModelFolder, prompt: String, seed: u64) -> Vec<Frame> {
     let request = Request {
         prompt,
         negative_prompt: String::new(),
@@ -51,7 +51,7 @@ fn clip(exec: &mut Executor, folder: &ModelFolder, prompt: String, seed: u64) ->
         frames.push(frame.clone());
         Ok(())
     };
-    generate(exec, folder, &request, &mut Silent, &mut push).unwrap();
+    generate(machine, folder, &request, false, &mut Silent, &mut push).unwrap();
     assert_eq!(frames.len(), FRAMES);
     frames
 }
@@ -60,10 +60,10 @@ fn check(quant: &str) {
     let output = tempfile::tempdir().unwrap();
     let folder = converted(&repository("demo/checkpoint"), output.path(), quant);
     // The tests themselves run side by side: ggml's threads wait busily for each other.
-    let mut exec = Executor::new(Device::cpu(), Precision::Native, 1).unwrap();
+    let machine = Machine::on(Device::cpu(), Precision::Native, 1);
     let mut wrong = Vec::new();
     for (prompt, colour, moving, background, seed) in PROMPTS {
-        let frames = clip(&mut exec, &folder, prompt.into(), seed);
+        let frames = clip(&machine, &folder, prompt.into(), seed);
         let sampled = (0..SAMPLES).map(|i| &frames[i * (FRAMES - 1) / (SAMPLES - 1)]);
         let seen: Option<Vec<_>> = sampled.map(look).collect();
         let right = seen.as_ref().is_some_and(|seen| {

@@ -4,7 +4,9 @@
 use e2e::{Comparison, converted, fixture, open_model, repository};
 use gguf::{DType, File, TensorSpec, Writer};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision};
-use gguf_video::pipeline::{Experts, ModelFolder, Request, Silent, decode, encode, generate};
+use gguf_video::pipeline::{
+    Experts, Machine, ModelFolder, Request, Silent, decode, encode, generate,
+};
 use half::{bf16, f16};
 use std::fs;
 use std::path::Path;
@@ -151,13 +153,13 @@ fn a_video_of_no_numbers_is_refused() {
     bytes[tensor.offset as usize..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(&path, bytes).unwrap();
     let damaged = ModelFolder { vae: Arc::new(File::open(&path).unwrap()), ..folder };
-    let mut exec = Executor::new(Device::cpu(), Precision::Native, 1).unwrap();
+    let machine = Machine::on(Device::cpu(), Precision::Native, 1);
     let mut pushed = 0;
     let mut push = |_: &gguf_video::output::Frame| {
         pushed += 1;
         Ok(())
     };
-    let made = generate(&mut exec, &damaged, &request(), &mut Silent, &mut push);
+    let made = generate(&machine, &damaged, &request(), true, &mut Silent, &mut push);
     let error = made.err().unwrap().to_string();
     assert!(error.starts_with("frame 1 of 5 is not a number in"), "{error}");
     assert_eq!(pushed, 0);

@@ -110,7 +110,17 @@ fn models_that_are_none_are_refused() {
     refused(at, &["-o", "x.mp4"], "high.gguf");
 }
 
-/// The request is right, and now the weights are looked at.
+#[test]
+fn devices_that_are_not_there_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    refused(at, &["-o", "x.mp4", "--device", "tpu"], "no device `tpu` here; there");
+    refused(at, &["-o", "x.mp4", "--vae-device", "CUDA7"], "no device `CUDA7` here; there");
+    refused(at, &["-o", "x.mp4", "--submission-limit", "0"], "a number of seconds above 0");
+}
+
+/// The request is right, and now the files' headers are looked at: nothing has been computed yet.
 #[test]
 fn a_file_without_the_models_tensors_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,7 +128,7 @@ fn a_file_without_the_models_tensors_is_refused() {
     model(at);
     let output = run(at, &["-o", "x.mp4", "--size", "64x64", "--frames", "5"]);
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("text.gguf"), "{said}");
     assert!(!at.join("x.mp4").exists() && !at.join("x.mp4.part").exists());
 }

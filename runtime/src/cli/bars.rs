@@ -36,12 +36,12 @@ impl Bars {
 
 impl Progress for Bars {
     #[expect(clippy::print_stderr, reason = "progress for people who read a log")]
-    fn begin(&mut self, stage: Stage, ticks: u64) {
+    fn begin(&mut self, stage: Stage, done: u64, ticks: u64) {
         self.bar.finish_and_clear();
         self.stage = stage;
-        if !self.terminal {
+        if !self.terminal && done == 0 {
             match stage {
-                Stage::Load => {}
+                Stage::Load => eprintln!("loading {:.1} GB", ticks as f64 / 1e9),
                 Stage::Encode => eprintln!("encoding the prompt"),
                 Stage::Denoise { steps } => eprintln!("denoising in {steps} steps"),
                 Stage::Decode { frames } => eprintln!("decoding {frames} frames"),
@@ -52,11 +52,14 @@ impl Progress for Bars {
         self.bar = ProgressBar::with_draw_target(Some(ticks), ProgressDrawTarget::stderr());
         self.bar.set_style(style.progress_chars("=> "));
         self.bar.set_message(Self::label(stage));
+        // Time left is reckoned from here on, not from the work of an earlier bar.
+        self.bar.set_position(done);
+        self.bar.reset_eta();
         self.bar.tick();
     }
 
-    fn tick(&mut self) -> ControlFlow<()> {
-        self.bar.inc(1);
+    fn advance(&mut self, ticks: u64) -> ControlFlow<()> {
+        self.bar.inc(ticks);
         if self.interrupted.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }

@@ -1,6 +1,7 @@
 //! The command line: what was typed, and what it means. Nothing below this folder knows clap.
 
 mod bars;
+mod devices;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -17,14 +18,19 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a video from a prompt
-    Run(run::Args),
+    Run(Box<run::Args>),
+    /// List the devices that can compute
+    Devices(devices::Args),
 }
 
 /// Runs the command; errors are printed here and nowhere else.
 #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub fn main(cli: Cli) -> ExitCode {
-    let Command::Run(args) = cli.command;
-    match run::run(args) {
+    let done = match cli.command {
+        Command::Run(args) => run::run(*args),
+        Command::Devices(args) => devices::run(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = &failure.error {

@@ -2,12 +2,14 @@
 
 use super::Failure;
 use super::bars::Bars;
-use crate::ggml::{Device, Executor, Precision};
+use crate::ggml::Precision;
 use crate::models::wan::Config;
 use crate::output::{ContactSheet, Frame, FrameSink, Target, Video};
 use crate::pipeline::sampler::SamplerKind;
-use crate::pipeline::{Experts, ModelFolder, Places, Request, generate};
-use clap::ValueEnum;
+use crate::pipeline::{
+    DeviceError, Experts, Machine, ModelFolder, Places, Plan, Request, choose_device, generate,
+};
+use anyhow::anyhow;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -61,9 +63,22 @@ pub(super) struct Args {
     #[arg(long, default_value_t = SamplerKind::UniPc)]
     sampler: SamplerKind,
 
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
-    device: DeviceKind,
+    /// Where to compute: auto, cpu, metal, cuda, vulkan, or a name that `gguf-video devices` prints
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Where to encode the prompt [default: --device]
+    #[arg(long, value_name = "DEVICE")]
+    text_device: Option<String>,
+    /// Where to decode the frames [default: --device]
+    #[arg(long, value_name = "DEVICE")]
+    vae_device: Option<String>,
+    /// Seconds that one operation may take on the device: a display's watchdog ends long ones
+    /// [default: the device's]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    dispatch_limit: Option<f64>,
+    /// Seconds that one submission to the device may take [default: the device's]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    submission_limit: Option<f64>,
     /// CPU threads [default: all cores]
     #[arg(long)]
     threads: Option<NonZeroU32>,
@@ -85,18 +100,33 @@ pub(super) struct Args {
     vae: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DeviceKind {
-    Cpu,
-}
-
 fn size(text: &str) -> Result<(usize, usize), String> {
     let sides =
         text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     sides.ok_or_else(|| "expected width x height, such as 832x480".into())
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|s: &f64| s.is_finite() && *s > 0.0);
+    number.ok_or_else(|| "expected a number of seconds above 0".into())
+}
+
 impl Args {
+    fn machine(&self) -> Result<Machine, DeviceError> {
+        let transformer = choose_device(&self.device)?;
+        let other = |name: &Option<String>| name.as_deref().map_or(Ok(transformer), choose_device);
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Ok(Machine {
+            text: other(&self.text_device)?,
+            transformer,
+            vae: other(&self.vae_device)?,
+            precision: if self.strict { Precision::Strict } else { Precision::Native },
+            threads: self.threads.map_or(cores, |n| n.get() as usize),
+            dispatch: self.dispatch_limit,
+            submission: self.submission_limit,
+        })
+    }
+
     fn places(&self) -> Places {
         Places {
             folder: self.model.clone(),
@@ -149,13 +179,17 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let sheet = ContactSheet::create(path, SHEET_COLUMNS, frames).map_err(Failure::request)?;
         sinks.push(Box::new(sheet));
     }
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let threads = args.threads.map_or(cores, |n| n.get() as usize);
-    let device = match args.device {
-        DeviceKind::Cpu => Device::cpu(),
-    };
-    let precision = if args.strict { Precision::Strict } else { Precision::Native };
-    let mut exec = Executor::new(device, precision, threads).map_err(Failure::request)?;
+    let machine = args.machine().map_err(Failure::request)?;
+    let plan = Plan::new(&machine, &folder, &request).map_err(Failure::request)?;
+    if let Some(part) = plan.too_large() {
+        return Err(Failure::request(anyhow!(
+            "{} has {:.1} GB, the {} needs {:.1} GB:\n{plan}",
+            part.device.name(),
+            part.device.capacity().total as f64 / 1e9,
+            part.name,
+            part.usage.total() as f64 / 1e9
+        )));
+    }
 
     let guidance = (request.guidance_scale, request.guidance_scale_low);
     eprintln!(
@@ -166,9 +200,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         request.flow_shift,
         request.sampler
     );
+    eprintln!("{plan}");
     let mut bars = Bars::new().map_err(Failure::run)?;
     let mut push = |frame: &Frame| sinks.iter_mut().try_for_each(|sink| sink.push(frame));
-    let done = generate(&mut exec, &folder, &request, &mut bars, &mut push);
+    let done = generate(&machine, &folder, &request, plan.keep_both, &mut bars, &mut push);
     drop(bars);
     let timings = match done {
         Ok(timings) => timings,

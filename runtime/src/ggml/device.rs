@@ -2,45 +2,121 @@
 
 use super::log;
 use ggml_sys as sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
+use std::fmt;
 use std::ptr::NonNull;
 
 /// A device of ggml's registry. Devices are registered for the whole program, so a handle is `Copy`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Device {
+    raw: NonNull<sys::ggml_backend_device>,
+    dry: bool,
+}
+
+/// The backend behind a device, as far as this program treats them differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Device(NonNull<sys::ggml_backend_device>);
+pub enum Family {
+    Cpu,
+    Metal,
+    Cuda,
+    Vulkan,
+    Other,
+}
+
+/// Bytes that a device has for buffers. Metal tells its recommended working set, the CPU the RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capacity {
+    pub free: u64,
+    pub total: u64,
+}
 
 impl Device {
     pub fn cpu() -> Self {
         log::install();
         // SAFETY: the registry fills itself on first use and is never freed.
         let device = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
-        Self(NonNull::new(device).expect("ggml is built with its CPU backend"))
+        Self { raw: NonNull::new(device).expect("ggml is built with its CPU backend"), dry: false }
+    }
+
+    /// Every device of every backend that this program was built with, GPUs first.
+    pub fn all() -> Vec<Self> {
+        log::install();
+        // SAFETY: as in `cpu`; indices are below the count.
+        let raw =
+            unsafe { (0..sys::ggml_backend_dev_count()).map(|i| sys::ggml_backend_dev_get(i)) };
+        let mut devices: Vec<_> = raw
+            .map(|raw| Self { raw: NonNull::new(raw).expect("a registered device"), dry: false })
+            .collect();
+        devices.sort_by_key(|device| device.family() == Family::Cpu);
+        devices
+    }
+
+    /// The same device for a dry run: graphs are built, checked and measured, and neither memory
+    /// is taken nor anything computed. Results are zero.
+    pub fn dry(self) -> Self {
+        Self { dry: true, ..self }
+    }
+
+    pub fn is_dry(self) -> bool {
+        self.dry
+    }
+
+    pub fn family(self) -> Family {
+        // SAFETY: the device is registered for the program, and so is its backend.
+        let name = text(unsafe {
+            sys::ggml_backend_reg_name(sys::ggml_backend_dev_backend_reg(self.as_ptr()))
+        });
+        match name.as_str() {
+            "CPU" => Family::Cpu,
+            "MTL" => Family::Metal,
+            "CUDA" => Family::Cuda,
+            "Vulkan" => Family::Vulkan,
+            _ => Family::Other,
+        }
+    }
+
+    /// ggml's short name: `CPU`, `MTL0`, `CUDA0`, `Vulkan1`.
+    pub fn name(self) -> String {
+        // SAFETY: the device is registered for the program.
+        text(unsafe { sys::ggml_backend_dev_name(self.as_ptr()) })
     }
 
     /// What the hardware calls itself.
     pub fn description(self) -> String {
-        // SAFETY: the device is registered for the program; ggml returns a static string.
-        unsafe { CStr::from_ptr(sys::ggml_backend_dev_description(self.as_ptr())) }
-            .to_string_lossy()
-            .into_owned()
+        // SAFETY: as above.
+        text(unsafe { sys::ggml_backend_dev_description(self.as_ptr()) })
     }
 
-    /// How much of an operation goes into one node.
-    pub fn limits(self) -> Limits {
-        Limits { attention_rows: 4096, convolution_bytes: 32 << 20 }
+    pub fn capacity(self) -> Capacity {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: as above; both places are written.
+        unsafe { sys::ggml_backend_dev_memory(self.as_ptr(), &raw mut free, &raw mut total) }
+        Capacity { free: free as u64, total: total as u64 }
+    }
+
+    /// Whether buffers can be made of mapped files, so that weights need no copy.
+    pub fn maps_files(self) -> bool {
+        // SAFETY: plain data, which ggml fills.
+        unsafe {
+            let mut props = std::mem::zeroed();
+            sys::ggml_backend_dev_get_props(self.as_ptr(), &raw mut props);
+            props.caps.buffer_from_host_ptr
+        }
     }
 
     pub(super) fn as_ptr(self) -> *mut sys::ggml_backend_device {
-        self.0.as_ptr()
+        self.raw.as_ptr()
     }
 }
 
-/// Where the graphs cut long operations, so that no single dispatch runs for seconds and no
-/// intermediate grows with the clip.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Query rows of one attention node. Metal's flash attention aborts at 65,536.
-    pub attention_rows: i64,
-    /// Bytes of a convolution's gathered patches.
-    pub convolution_bytes: i64,
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({}{})", self.name(), if self.dry { ", dry" } else { "" })
+    }
+}
+
+/// ggml's static string.
+fn text(name: *const c_char) -> String {
+    // SAFETY: ggml's names end with NUL and are never freed.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }

@@ -1,8 +1,10 @@
 //! Runs graphs on one backend.
 
-use super::graph::{Node, Values};
+use super::graph::{Node, Values, Write};
 use super::probe::Probe;
-use super::{Device, Graph, HostTensor, Precision, Shape, Tensor, log};
+use super::work::Work;
+use super::{Device, Graph, HostTensor, Limits, Precision, Shape, Storage, Tensor};
+use super::{dry, log, optimize, table};
 use ggml_sys as sys;
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -17,8 +19,15 @@ pub enum ComputeError {
     OutOfMemory { bytes: usize },
     #[error("the device can't be opened")]
     NoDevice,
-    #[error("{backend} can't run {op} of shape {shape:?} and type {dtype}, needed at {line}")]
-    Unsupported { backend: String, op: String, shape: Shape, dtype: String, line: String },
+    #[error("{device} can't run {op} of shape {shape:?} and type {dtype}, needed at {line}: {why}")]
+    Unsupported {
+        device: String,
+        op: String,
+        shape: Shape,
+        dtype: String,
+        line: String,
+        why: &'static str,
+    },
     #[error("the backend stopped with ggml's status {0}")]
     Failed(i32),
     #[error("the backend reported: {0}")]
@@ -40,7 +49,21 @@ pub struct Executor {
     backend: Backend,
     arena: Vec<u128>,
     precision: Precision,
+    limits: Limits,
     observer: Option<Observer>,
+    /// Bytes of the compute buffer that are booked.
+    booked: usize,
+    done: Done,
+}
+
+/// What an executor has done so far.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Done {
+    pub work: Work,
+    pub graphs: u64,
+    pub nodes: u64,
+    /// Of one graph, by the device's guessed rates.
+    pub longest_seconds: f64,
 }
 
 impl Executor {
@@ -55,21 +78,55 @@ impl Executor {
             if sys::ggml_backend_is_cpu(backend.0.as_ptr()) {
                 sys::ggml_backend_cpu_set_n_threads(backend.0.as_ptr(), threads.max(1) as i32);
             }
-            let kind = sys::ggml_backend_get_default_buffer_type(backend.0.as_ptr());
-            let allocator = sys::ggml_gallocr_new(kind);
+            let allocator = sys::ggml_gallocr_new(dry::buffer_type(device));
             let allocator = Allocator(NonNull::new(allocator).expect("ggml_gallocr_new"));
-            let bytes = sys::ggml_tensor_overhead() * (MAX_NODES + 8)
-                + sys::ggml_graph_overhead_custom(MAX_NODES, false);
+            let room = MAX_NODES + optimize::MOST_WISHES;
+            let bytes = sys::ggml_tensor_overhead() * (room + 8)
+                + sys::ggml_graph_overhead_custom(room, false);
             let arena = vec![0; bytes.div_ceil(16)];
             let probe = Probe::new(backend.0)?;
             // What a backend says while it looks for what the device can do is no failure.
             log::take_error();
-            Ok(Self { device, probe, allocator, backend, arena, precision, observer: None })
+            let limits = Limits::of(device, threads);
+            let (observer, booked, done) = (None, 0, Done::default());
+            Ok(Self {
+                device,
+                probe,
+                allocator,
+                backend,
+                arena,
+                precision,
+                limits,
+                observer,
+                booked,
+                done,
+            })
         }
     }
 
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    pub fn done(&self) -> Done {
+        self.done
+    }
+
+    /// How this device keeps what it only reads again in matrix products and attention: GPUs round
+    /// their operands to F16 anyway.
+    pub fn cache_storage(&self) -> Storage {
+        match self.device.family() {
+            super::Family::Cpu => Storage::F32,
+            _ => Storage::F16,
+        }
     }
 
     /// Hands every [`Tensor::tap`] of later runs to `observer`: parity tests, importance matrices.
@@ -116,26 +173,36 @@ impl Executor {
                 }))
                 .expect("ggml_init"),
             );
-            let graph = Graph::new(ctx.0, self.device, self.precision, self.observer.is_some());
+            let graph = Graph::new(ctx.0, self.limits, self.precision, self.observer.is_some());
             let result = build(&graph).map(Tensor::contiguous);
 
-            let cgraph = sys::ggml_new_graph_custom(ctx.0.as_ptr(), MAX_NODES, false);
+            let room = MAX_NODES + optimize::MOST_WISHES;
+            let cgraph = sys::ggml_new_graph_custom(ctx.0.as_ptr(), room, false);
             if let Some(result) = result {
                 sys::ggml_set_output(result.raw.as_ptr());
                 sys::ggml_build_forward_expand(cgraph, result.raw.as_ptr());
             }
             // All values first, then the copies into states: a state's readers run before its writer.
             let writes = graph.writes.take();
-            for (value, _) in &writes {
+            for Write { value, .. } in &writes {
                 sys::ggml_build_forward_expand(cgraph, value.as_ptr());
             }
-            for (value, state) in &writes {
-                let copy = graph.node(|c| sys::ggml_cpy(c, value.as_ptr(), state.raw().as_ptr()));
+            for Write { value, target, line } in &writes {
+                let copy = graph.node(|c| sys::ggml_cpy(c, value.as_ptr(), target.as_ptr()));
+                graph.name_line(copy.raw, line);
                 sys::ggml_build_forward_expand(cgraph, copy.raw.as_ptr());
             }
             self.check_support(&graph, cgraph)?;
-            if !sys::ggml_gallocr_alloc_graph(self.allocator.0.as_ptr(), cgraph) {
+            self.account(cgraph);
+            let allocated = optimize::allocate(self.backend.0, self.allocator.0, ctx.0, cgraph);
+            self.book();
+            if !allocated {
                 return Err(ComputeError::OutOfMemory { bytes: self.compute_bytes() });
+            }
+            if self.device.is_dry() {
+                return Ok(
+                    result.map(|t| HostTensor::new(t.shape(), vec![0.0; t.shape().elements()]))
+                );
             }
             for (node, values) in graph.inputs.borrow().iter() {
                 upload(*node, values);
@@ -148,8 +215,7 @@ impl Executor {
             }
             self.probe.check(self.backend.0)?;
             if let Some(observer) = &mut self.observer {
-                for i in 0..sys::ggml_graph_n_nodes(cgraph) {
-                    let t = NonNull::new(sys::ggml_graph_node(cgraph, i)).expect("a node");
+                for t in nodes(cgraph) {
                     let tapped = t.as_ref().flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 != 0;
                     if tapped && t.as_ref().name[0] != 0 {
                         let name = CStr::from_ptr(t.as_ref().name.as_ptr()).to_string_lossy();
@@ -168,25 +234,67 @@ impl Executor {
         graph: &Graph,
         cgraph: *mut sys::ggml_cgraph,
     ) -> Result<(), ComputeError> {
+        let family = self.device.family();
         // SAFETY: by contract; names and descriptions are static strings.
         unsafe {
-            for i in 0..sys::ggml_graph_n_nodes(cgraph) {
-                let t = NonNull::new(sys::ggml_graph_node(cgraph, i)).expect("a node");
-                if sys::ggml_backend_supports_op(self.backend.0.as_ptr(), t.as_ptr()) {
-                    continue;
-                }
+            for t in nodes(cgraph) {
+                let why = table::refusal(family, t).or_else(|| {
+                    let yes = sys::ggml_backend_supports_op(self.backend.0.as_ptr(), t.as_ptr());
+                    (!yes).then_some("ggml has no kernel for it there")
+                });
+                let Some(why) = why else { continue };
                 let text = |s| CStr::from_ptr(s).to_string_lossy().into_owned();
                 return Err(ComputeError::Unsupported {
-                    backend: text(sys::ggml_backend_name(self.backend.0.as_ptr())),
+                    device: self.device.name(),
                     op: text(sys::ggml_op_desc(t.as_ptr())),
                     shape: Shape::from_ne(t.as_ref().ne),
                     dtype: text(sys::ggml_type_name(t.as_ref().type_)),
                     line: graph.line(t).map_or_else(String::new, ToString::to_string),
+                    why,
                 });
             }
         }
         Ok(())
     }
+
+    /// # Safety
+    /// `cgraph` is a live graph.
+    unsafe fn account(&mut self, cgraph: *mut sys::ggml_cgraph) {
+        let mut work = Work::default();
+        // SAFETY: by contract.
+        unsafe { nodes(cgraph).for_each(|node| work += Work::of(node)) };
+        let done = &mut self.done;
+        done.work += work;
+        done.graphs += 1;
+        // SAFETY: by contract.
+        done.nodes += unsafe { sys::ggml_graph_n_nodes(cgraph) } as u64;
+        done.longest_seconds = done.longest_seconds.max(self.limits.rates.seconds(work));
+    }
+
+    /// Keeps the books on the compute buffer, which grows.
+    fn book(&mut self) {
+        let bytes = self.compute_bytes();
+        let grown = (bytes - self.booked) as u64;
+        self.device.book(|usage| usage.compute += grown);
+        self.booked = bytes;
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        let bytes = self.booked as u64;
+        self.device.book(|usage| usage.compute -= bytes);
+    }
+}
+
+/// # Safety
+/// `cgraph` is a live graph, which doesn't change meanwhile.
+unsafe fn nodes(cgraph: *mut sys::ggml_cgraph) -> impl Iterator<Item = Node> {
+    // SAFETY: by contract; indices are below the count.
+    let count = unsafe { sys::ggml_graph_n_nodes(cgraph) };
+    // SAFETY: as above.
+    (0..count)
+        .map(move |i| unsafe { NonNull::new(sys::ggml_graph_node(cgraph, i)).expect("a node") })
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! A computation being described. Nodes are bump-allocated in the executor's arena; nothing is
 //! computed while a graph is built.
 
-use super::{Device, DeviceTensor, HostTensor, Limits, Param, Shape};
+use super::{DeviceTensor, HostTensor, Limits, Param, Shape, optimize};
 use ggml_sys as sys;
 use std::any::Any;
 use std::cell::RefCell;
@@ -29,6 +29,14 @@ pub(super) enum Values {
     I32(Vec<i32>),
 }
 
+/// A value on its way into a state.
+pub(super) struct Write {
+    pub(super) value: Node,
+    /// A view of the part of the state that it replaces.
+    pub(super) target: Node,
+    pub(super) line: &'static Location<'static>,
+}
+
 /// Memory that several nodes of a graph fill and read in turn.
 struct Scratch {
     memory: Node,
@@ -40,10 +48,10 @@ struct Scratch {
 pub struct Graph {
     pub(super) ctx: NonNull<sys::ggml_context>,
     pub(super) inputs: RefCell<Vec<(Node, Values)>>,
-    pub(super) writes: RefCell<Vec<(Node, DeviceTensor)>>,
+    pub(super) writes: RefCell<Vec<Write>>,
     pub(super) precision: Precision,
     pub(super) observed: bool,
-    device: Device,
+    limits: Limits,
     scratch: RefCell<Option<Scratch>>,
     lines: RefCell<Vec<(Node, &'static Location<'static>)>>,
     kept: RefCell<Vec<Rc<dyn Any>>>,
@@ -54,7 +62,7 @@ impl Graph {
     /// `ctx` is valid for this value's whole life, and freed by nobody else.
     pub(super) unsafe fn new(
         ctx: NonNull<sys::ggml_context>,
-        device: Device,
+        limits: Limits,
         precision: Precision,
         observed: bool,
     ) -> Self {
@@ -64,7 +72,7 @@ impl Graph {
             writes: RefCell::default(),
             precision,
             observed,
-            device,
+            limits,
             scratch: RefCell::default(),
             lines: RefCell::default(),
             kept: RefCell::default(),
@@ -141,13 +149,20 @@ impl Graph {
     #[track_caller]
     pub fn write<'g>(&'g self, state: &DeviceTensor, value: Tensor<'g>) {
         assert_eq!(state.shape(), value.shape(), "write: the state has another shape");
-        self.keep(state.owner());
-        self.writes.borrow_mut().push((value.raw, state.clone()));
+        self.write_at(state, [0; 4], value);
     }
 
-    /// Where this graph's device cuts long operations.
+    /// [`Graph::write`] for the part of `state` that begins at `at`, of all four dimensions.
+    #[track_caller]
+    pub fn write_at<'g>(&'g self, state: &DeviceTensor, at: [i64; 4], value: Tensor<'g>) {
+        let target = self.read(state).part(at, value.shape());
+        let (value, target, line) = (value.raw, target.raw, Location::caller());
+        self.writes.borrow_mut().push(Write { value, target, line });
+    }
+
+    /// Where this graph cuts long operations.
     pub fn limits(&self) -> Limits {
-        self.device.limits()
+        self.limits
     }
 
     /// Adds what `make` builds in the arena. The one place where nodes are born.
@@ -158,19 +173,26 @@ impl Graph {
     ) -> Tensor<'_> {
         let ctx = self.ctx.as_ptr();
         // ggml would abort the process on a full arena, so ask first; no op makes more than 8 nodes.
+        // What a backend adds when it orders the graph must fit as well.
         // SAFETY: `ctx` is valid.
         let room = unsafe { sys::ggml_get_mem_size(ctx) - sys::ggml_used_mem(ctx) };
         // SAFETY: no arguments, no state.
         let overhead = unsafe { sys::ggml_tensor_overhead() };
-        assert!(room > 8 * overhead, "the graph is full: raise executor::MAX_NODES");
+        let kept = 8 + optimize::MOST_WISHES;
+        assert!(room > kept * overhead, "the graph is full: raise executor::MAX_NODES");
         let raw = NonNull::new(make(ctx)).expect("ggml ops return their node");
-        self.lines.borrow_mut().push((raw, Location::caller()));
+        self.name_line(raw, Location::caller());
         Tensor { raw, graph: self }
+    }
+
+    /// Says which line of a model `node` stands for.
+    pub(super) fn name_line(&self, node: Node, line: &'static Location<'static>) {
+        self.lines.borrow_mut().push((node, line));
     }
 
     /// The line of the model that made `node`, as far as it is known.
     pub(super) fn line(&self, node: Node) -> Option<&'static Location<'static>> {
-        self.lines.borrow().iter().find(|(n, _)| *n == node).map(|(_, line)| *line)
+        self.lines.borrow().iter().rev().find(|(n, _)| *n == node).map(|(_, line)| *line)
     }
 
     fn keep(&self, owner: Rc<dyn Any>) {

@@ -1,6 +1,7 @@
 //! Tensors in host memory: what goes into a run, and what comes out of it.
 
 use super::Shape;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// F32 values in host memory, row-major, cheap to clone.
@@ -22,5 +23,13 @@ impl HostTensor {
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();
         Self::new(shape, vec![0.0; shape.elements()])
+    }
+
+    /// Some rows of a matrix.
+    #[track_caller]
+    pub fn rows(&self, range: Range<i64>) -> Self {
+        let [_, columns] = self.shape.dims();
+        let values = (range.start * columns) as usize..(range.end * columns) as usize;
+        Self::new([range.end - range.start, columns], &self.data[values])
     }
 }

@@ -41,21 +41,28 @@
 #![allow(unsafe_code, reason = "the one folder that calls ggml")]
 
 mod device;
+mod dry;
 mod executor;
 mod graph;
 mod host;
 mod log;
 mod ops;
+mod optimize;
 mod probe;
 mod shape;
 mod state;
+mod table;
+mod usage;
 mod weights;
+mod work;
 
-pub use device::{Device, Limits};
-pub use executor::{ComputeError, Executor};
+pub use device::{Capacity, Device, Family};
+pub use executor::{ComputeError, Done, Executor};
 pub use graph::{Graph, Operand, Precision, Tensor};
 pub use host::HostTensor;
 pub use ops::{Kernel, conv3d, patch_order};
 pub use shape::Shape;
 pub use state::{DeviceTensor, Storage};
+pub use usage::Usage;
 pub use weights::{LoadError, Param, Scope, Weights};
+pub use work::{Limits, Rates, Work};

@@ -1,7 +1,7 @@
 //! Tensors that stay on the device from one graph to the next.
 
 use super::graph::Node;
-use super::{ComputeError, Device, Shape};
+use super::{ComputeError, Device, Shape, dry};
 use ggml_sys as sys;
 use std::any::Any;
 use std::ptr::NonNull;
@@ -18,10 +18,20 @@ struct Owner {
     ctx: NonNull<sys::ggml_context>,
     buffer: NonNull<sys::ggml_backend_buffer>,
     raw: Node,
+    device: Device,
+}
+
+impl Owner {
+    fn bytes(&self) -> u64 {
+        // SAFETY: the buffer is this value's own.
+        unsafe { sys::ggml_backend_buffer_get_size(self.buffer.as_ptr()) as u64 }
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        let bytes = self.bytes();
+        self.device.book(|usage| usage.states -= bytes);
         // SAFETY: `DeviceTensor::new` made both; they are freed once, when no graph and no handle
         // refers to them any more.
         unsafe {
@@ -59,14 +69,17 @@ impl DeviceTensor {
             let raw = NonNull::new(sys::ggml_new_tensor(ctx.as_ptr(), dtype, 4, ne.as_ptr()))
                 .expect("room for one tensor");
             let bytes = sys::ggml_nbytes(raw.as_ptr());
-            let kind = sys::ggml_backend_dev_buffer_type(device.as_ptr());
+            let kind = dry::buffer_type(device);
             let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
             let Some(buffer) = NonNull::new(buffer) else {
                 sys::ggml_free(ctx.as_ptr());
                 return Err(ComputeError::OutOfMemory { bytes });
             };
             sys::ggml_backend_buffer_clear(buffer.as_ptr(), 0);
-            Ok(Self(Rc::new(Owner { ctx, buffer, raw })))
+            let owner = Owner { ctx, buffer, raw, device };
+            let bytes = owner.bytes();
+            device.book(|usage| usage.states += bytes);
+            Ok(Self(Rc::new(owner)))
         }
     }
 

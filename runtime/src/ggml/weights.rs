@@ -1,7 +1,7 @@
 //! The tensors of one model file on one device, immutable once loaded.
 
 use super::graph::Node;
-use super::{Device, Shape};
+use super::{Capacity, Device, Family, Shape, dry};
 use ggml_sys as sys;
 use gguf::DType;
 use std::any::Any;
@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_void};
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -24,18 +25,49 @@ pub enum LoadError {
     Type { file: PathBuf, name: String, dtype: DType },
     #[error("{file}: {count} tensors fit nowhere in this model, the first is `{first}`", file = file.display())]
     Unused { file: PathBuf, count: usize, first: String },
-    #[error("{file}: ggml has no room for {bytes} bytes of weights", file = file.display())]
-    OutOfMemory { file: PathBuf, bytes: usize },
+    #[error(
+        "{file}: {device} has no room for its {bytes} bytes of weights ({free} of {total} are free)",
+        file = file.display(), free = capacity.free, total = capacity.total
+    )]
+    OutOfMemory { file: PathBuf, device: String, bytes: usize, capacity: Capacity },
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// Metadata of tensors, and the buffer their values lie in.
 struct Block {
     ctx: NonNull<sys::ggml_context>,
     buffer: NonNull<sys::ggml_backend_buffer>,
+    device: Device,
+}
+
+impl Block {
+    fn new(
+        ctx: NonNull<sys::ggml_context>,
+        buffer: NonNull<sys::ggml_backend_buffer>,
+        device: Device,
+    ) -> Self {
+        // SAFETY: the buffer is valid, and from now on this value's own.
+        unsafe {
+            let weights = sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+            sys::ggml_backend_buffer_set_usage(buffer.as_ptr(), weights);
+        }
+        let block = Self { ctx, buffer, device };
+        let bytes = block.bytes();
+        device.book(|usage| usage.weights += bytes);
+        block
+    }
+
+    fn bytes(&self) -> u64 {
+        // SAFETY: the buffer is this value's own.
+        unsafe { sys::ggml_backend_buffer_get_size(self.buffer.as_ptr()) as u64 }
+    }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let bytes = self.bytes();
+        self.device.book(|usage| usage.weights -= bytes);
         // SAFETY: made by `Weights::load` or `Scope::owned`, freed once, when no `Param` and no
         // `Graph` holds the store any more.
         unsafe {
@@ -50,8 +82,8 @@ struct Store {
     by_name: BTreeMap<String, Node>,
     taken: RefCell<BTreeSet<String>>,
     derived: RefCell<Vec<Block>>,
-    _mapped: Block,
-    /// The mapping that `_mapped`'s buffer points into: dropped after it.
+    _loaded: Block,
+    /// The mapping that `_loaded`'s buffer may point into: dropped after it.
     file: Arc<gguf::File>,
 }
 
@@ -60,38 +92,44 @@ struct Store {
 pub struct Weights(Rc<Store>);
 
 impl Weights {
-    /// Makes `file`'s tensors usable on `device`, straight from the mapping: nothing is copied
-    /// until a page is touched.
+    /// [`Weights::load_with`] for those who can wait.
     pub fn load(file: Arc<gguf::File>, device: Device) -> Result<Self, LoadError> {
-        let tensors = file.tensors();
-        // SAFETY: a `no_alloc` context holds only metadata. The mapping is as long as the reader
-        // validated, and `file` keeps it alive for as long as the buffer. ggml never writes to a
-        // buffer of weights. `tensor_alloc` gets addresses inside the buffer.
+        Self::load_with(file, device, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Makes `file`'s tensors usable on `device`: straight from the mapping where the device can,
+    /// so that nothing is copied until a page is touched; else by a copy. `uploaded` hears how many
+    /// more bytes are there, and may end it.
+    pub fn load_with(
+        file: Arc<gguf::File>,
+        device: Device,
+        uploaded: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Self, LoadError> {
+        // SAFETY: a `no_alloc` context holds only metadata; the buffer goes before `file` does.
         unsafe {
-            let ctx = context(tensors.len());
-            let mapping = file.mapping();
-            let largest = tensors.iter().map(|t| t.bytes).max().unwrap_or(0) as usize;
-            let buffer = sys::ggml_backend_dev_buffer_from_host_ptr(
-                device.as_ptr(),
-                mapping.as_ptr().cast_mut().cast::<c_void>(),
-                mapping.len(),
-                largest,
-            );
-            let Some(buffer) = NonNull::new(buffer) else {
-                sys::ggml_free(ctx.as_ptr());
-                let (file, bytes) = (file.path().to_owned(), mapping.len());
-                return Err(LoadError::OutOfMemory { file, bytes });
+            let ctx = context(file.tensors().len());
+            let node = |t: &gguf::Tensor| new_tensor(ctx, &t.name, t.dtype, folded(&t.shape));
+            let nodes: Vec<Node> = file.tensors().iter().map(node).collect();
+            let maps = device.maps_files();
+            let buffer = if maps {
+                map(&file, device, &nodes)
+            } else {
+                let kind = dry::buffer_type(device);
+                let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
+                NonNull::new(buffer).ok_or_else(|| no_room(&file, device, file.mapping().len()))
             };
-            sys::ggml_backend_buffer_set_usage(
-                buffer.as_ptr(),
-                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
-            );
-            let mapped = Block { ctx, buffer };
+            let block = match buffer {
+                Ok(buffer) => Block::new(ctx, buffer, device),
+                Err(error) => {
+                    sys::ggml_free(ctx.as_ptr());
+                    return Err(error);
+                }
+            };
             let mut by_name = BTreeMap::new();
-            for t in tensors {
-                let node = new_tensor(ctx, &t.name, t.dtype, folded(&t.shape));
-                let address = mapping.as_ptr().add(t.offset as usize).cast_mut().cast();
-                sys::ggml_backend_tensor_alloc(buffer.as_ptr(), node.as_ptr(), address);
+            for (t, &node) in file.tensors().iter().zip(&nodes) {
+                if !maps && !device.is_dry() {
+                    upload(node, file.data(t), uploaded)?;
+                }
                 by_name.insert(t.name.clone(), node);
             }
             Ok(Self(Rc::new(Store {
@@ -99,7 +137,7 @@ impl Weights {
                 by_name,
                 taken: RefCell::default(),
                 derived: RefCell::default(),
-                _mapped: mapped,
+                _loaded: block,
                 file,
             })))
         }
@@ -150,7 +188,12 @@ impl<'w> Scope<'w> {
         to: [i64; N],
         make: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Result<Param, LoadError> {
-        self.owned(&self.join(&name), Shape::from(to), make(self.values(name, shape)?))
+        let to = Shape::from(to);
+        if self.weights.0.device.is_dry() {
+            self.take(name, shape)?;
+            return self.owned(&self.join(&name), to, vec![0.0; to.elements()]);
+        }
+        self.owned(&self.join(&name), to, make(self.values(name, shape)?))
     }
 
     /// F32 values that the file keeps in its metadata.
@@ -169,20 +212,18 @@ impl<'w> Scope<'w> {
         let (block, raw) = unsafe {
             let ctx = context(1);
             let raw = new_tensor(ctx, name, DType::F32, shape);
-            let kind = sys::ggml_backend_dev_buffer_type(store.device.as_ptr());
+            let kind = dry::buffer_type(store.device);
             let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
             let bytes = size_of_val(values.as_slice());
             let Some(buffer) = NonNull::new(buffer) else {
                 sys::ggml_free(ctx.as_ptr());
-                let file = store.file.path().to_owned();
-                return Err(LoadError::OutOfMemory { file, bytes });
+                return Err(no_room(&store.file, store.device, bytes));
             };
-            sys::ggml_backend_buffer_set_usage(
-                buffer.as_ptr(),
-                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
-            );
-            sys::ggml_backend_tensor_set(raw.as_ptr(), values.as_ptr().cast(), 0, bytes);
-            (Block { ctx, buffer }, raw)
+            if !store.device.is_dry() {
+                let values = values.as_ptr().cast();
+                sys::ggml_backend_tensor_set(raw.as_ptr(), values, 0, bytes);
+            }
+            (Block::new(ctx, buffer, store.device), raw)
         };
         store.derived.borrow_mut().push(block);
         Ok(Param { raw, store: store.clone() })
@@ -258,6 +299,74 @@ impl Param {
     pub(super) fn owner(&self) -> Rc<dyn Any> {
         self.store.clone()
     }
+}
+
+/// A buffer of `file`'s mapping, in which `nodes` (in the file's order) get their addresses.
+///
+/// # Safety
+/// The buffer must go before `file` does; `nodes` are live tensors of the file's shapes.
+unsafe fn map(
+    file: &gguf::File,
+    device: Device,
+    nodes: &[Node],
+) -> Result<NonNull<sys::ggml_backend_buffer>, LoadError> {
+    let mapping = file.mapping();
+    let refused = || no_room(file, device, mapping.len());
+    if device.family() == Family::Metal && mapping.len() as u64 > device.capacity().total {
+        return Err(refused());
+    }
+    // SAFETY: the mapping is as long as the reader validated, and all tensors lie inside it; ggml
+    // never writes to weights.
+    unsafe {
+        let buffer = if device.is_dry() {
+            dry::buffer(device, mapping.len())
+        } else {
+            let data = mapping.as_ptr().cast_mut().cast::<c_void>();
+            let largest = file.tensors().iter().map(|t| t.bytes).max().unwrap_or(0) as usize;
+            let map = sys::ggml_backend_dev_buffer_from_host_ptr;
+            let buffer = map(device.as_ptr(), data, mapping.len(), largest);
+            let buffer = NonNull::new(buffer).ok_or_else(refused)?;
+            // Metal wraps a failed mapping into a buffer around nothing, which can't even be freed.
+            if buffer.as_ref().context.is_null() {
+                return Err(refused());
+            }
+            buffer
+        };
+        let base = sys::ggml_backend_buffer_get_base(buffer.as_ptr()).cast::<u8>();
+        for (t, node) in file.tensors().iter().zip(nodes) {
+            let address = base.add(t.offset as usize).cast();
+            sys::ggml_backend_tensor_alloc(buffer.as_ptr(), node.as_ptr(), address);
+        }
+        Ok(buffer)
+    }
+}
+
+/// Bytes that are copied between two questions whether to go on.
+const PIECE: usize = 64 << 20;
+
+/// # Safety
+/// `node` is allocated, and has as many bytes as `data`.
+unsafe fn upload(
+    node: Node,
+    data: &[u8],
+    uploaded: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), LoadError> {
+    for (i, piece) in data.chunks(PIECE).enumerate() {
+        // SAFETY: by contract.
+        unsafe {
+            let values = piece.as_ptr().cast();
+            sys::ggml_backend_tensor_set(node.as_ptr(), values, i * PIECE, piece.len());
+        }
+        if uploaded(piece.len() as u64).is_break() {
+            return Err(LoadError::Interrupted);
+        }
+    }
+    Ok(())
+}
+
+fn no_room(file: &gguf::File, device: Device, bytes: usize) -> LoadError {
+    let (file, capacity) = (file.path().to_owned(), device.capacity());
+    LoadError::OutOfMemory { file, device: device.name(), bytes, capacity }
 }
 
 /// ggml has four dimensions; a fifth is multiplied into the outermost.

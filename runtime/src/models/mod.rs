@@ -6,7 +6,7 @@
 pub mod text;
 pub mod wan;
 
-use crate::ggml::{ComputeError, Executor, HostTensor, LoadError};
+use crate::ggml::{ComputeError, Executor, HostTensor, Limits, LoadError, Shape};
 use gguf::MetadataError;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -70,8 +70,8 @@ pub trait Denoiser {
         tick: Tick,
     ) -> Result<HostTensor, ComputeError>;
 
-    /// Ticks of one [`Denoiser::velocity`].
-    fn ticks(&self) -> u64;
+    /// Ticks of one [`Denoiser::velocity`] at `latents` `[C, F, H, W]`.
+    fn ticks(&self, limits: &Limits, latents: Shape) -> u64;
 }
 
 fn ticked(tick: Tick) -> Result<(), ComputeError> {

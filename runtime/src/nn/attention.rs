@@ -3,8 +3,8 @@
 use crate::ggml::Tensor;
 
 /// `softmax(scale · q kᵀ + bias) v` for `q` `[H, N, D]`, `k` and `v` `[H, M, D]`, `bias`
-/// `[H, N, M]`; gives `[H, N, D]`. At most [`crate::ggml::Limits::attention_rows`] rows of scores
-/// exist at a time.
+/// `[H, N, M]`; gives `[H, N, D]`. Scores of [`crate::ggml::Limits::scratch`] bytes exist at a
+/// time.
 #[track_caller]
 pub fn scored_attention<'g>(
     q: Tensor<'g>,
@@ -13,9 +13,9 @@ pub fn scored_attention<'g>(
     scale: f32,
     bias: Option<Tensor<'g>>,
 ) -> Tensor<'g> {
-    let [h, n, d] = q.dims();
+    let ([h, n, d], [_, m, _]) = (q.dims(), k.dims::<3>());
     let v = v.permute([0, 2, 1]).contiguous();
-    let rows = q.graph().limits().attention_rows;
+    let rows = (q.graph().limits().scratch / (4 * h * m)).max(1);
     let attend =
         |q: Tensor<'g>, bias| q.matmul_transposed(k).softmax(scale, bias).matmul_transposed(v);
     if n <= rows {

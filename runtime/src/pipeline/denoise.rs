@@ -1,11 +1,12 @@
 //! The denoising loop, after `WanPipeline.__call__` of diffusers 0.42.1.
 
 use super::error::GenerateError;
+use super::load::load_weights;
 use super::noise::Generator;
 use super::progress::{Progress, Stage, ticker};
 use super::request::Request;
 use super::schedule::Schedule;
-use crate::ggml::{Device, Executor, HostTensor, Weights};
+use crate::ggml::{Executor, HostTensor};
 use crate::models::wan::{Conditioning, Config, WanModel};
 use crate::models::{Denoiser, ModelError};
 use gguf::File;
@@ -18,10 +19,12 @@ pub struct Prompts {
     pub negative: Option<HostTensor>,
 }
 
-/// The one or two transformers of a pipeline, of which one is loaded at a time.
+/// The one or two transformers of a pipeline.
 pub struct Experts {
     high: (Arc<File>, Config),
     low: Option<(Arc<File>, Config)>,
+    /// Whether an expert stays on the device when the other one's steps begin.
+    keep: bool,
 }
 
 /// An expert ready to work on one prompt.
@@ -53,7 +56,13 @@ impl Experts {
         Ok(Self {
             high: with_config(transformer)?,
             low: transformer_2.map(with_config).transpose()?,
+            keep: false,
         })
+    }
+
+    /// Whether the device has room for both experts: then the first stays when the second comes.
+    pub fn keep_both(&mut self, keep: bool) {
+        self.keep = keep;
     }
 
     /// Of the high-noise expert, or the only one.
@@ -65,34 +74,37 @@ impl Experts {
         self.low.as_ref().map(|(_, config)| config)
     }
 
+    /// High noise first.
+    pub(super) fn files(&self) -> impl Iterator<Item = &(Arc<File>, Config)> {
+        std::iter::once(&self.high).chain(&self.low)
+    }
+
     /// Whether a timestep is the low-noise expert's.
-    fn is_low(&self, timestep: i64) -> bool {
+    pub(super) fn is_low(&self, timestep: i64) -> bool {
         let Some(boundary) = self.config().boundary_ratio else { return false };
         // 0.9 in the file means 0.9, not the nearest F32: timestep 900 belongs to the high-noise one.
         let boundary: f64 = boundary.to_string().parse().expect("a number's own digits");
         self.low.is_some() && (timestep as f64) < boundary * 1000.0
     }
 
-    /// Ticks of the whole loop.
-    fn ticks(&self, schedule: &Schedule, request: &Request) -> u64 {
-        let passes = if request.guided() { 2 } else { 1 };
-        let layers = |t: &i64| match &self.low {
-            Some((_, config)) if self.is_low(*t) => config.num_layers as u64,
-            _ => self.config().num_layers as u64,
-        };
-        schedule.timesteps.iter().map(layers).sum::<u64>() * passes
+    fn expert(&self, low: bool) -> &(Arc<File>, Config) {
+        if low {
+            self.low.as_ref().expect("only a pair has a low-noise expert")
+        } else {
+            &self.high
+        }
     }
 
     fn load(
         &self,
         low: bool,
-        device: Device,
         prompts: &Prompts,
         exec: &mut Executor,
+        progress: &mut dyn Progress,
     ) -> Result<Loaded, ModelError> {
-        let (file, config) =
-            if low { self.low.as_ref().expect("a low timestep") } else { &self.high };
-        let model = WanModel::new(&Weights::load(file.clone(), device)?, config.clone())?;
+        let (file, config) = self.expert(low);
+        let weights = load_weights(file, exec.device(), progress)?;
+        let model = WanModel::new(&weights, config.clone())?;
         let positive = model.condition(exec, &prompts.positive)?;
         let negative = prompts.negative.as_ref().map(|n| model.condition(exec, n)).transpose()?;
         Ok(Loaded { model, positive, negative })
@@ -108,20 +120,27 @@ impl Experts {
         observe: &mut dyn FnMut(Step<'_>),
     ) -> Result<HostTensor, GenerateError> {
         let schedule = Schedule::flow(request.steps, request.flow_shift)?;
-        let stage = Stage::Denoise { steps: request.steps };
-        progress.begin(stage, self.ticks(&schedule, request));
         let mut sampler = request.sampler.start(&schedule);
         let mut latents = initial_noise(request, self.config().channels);
-        let mut loaded: Option<(bool, Loaded)> = None;
+        let (stage, limits) = (Stage::Denoise { steps: request.steps }, exec.limits());
+        let passes = if request.guided() { 2 } else { 1 };
+        let ticks = |t: &i64| {
+            let (_, config) = self.expert(self.is_low(*t));
+            config.ticks(&limits, latents.shape) * passes
+        };
+        let ticks: Vec<u64> = schedule.timesteps.iter().map(ticks).collect();
+        let mut loaded: [Option<Loaded>; 2] = [None, None];
         for (index, &timestep) in schedule.timesteps.iter().enumerate() {
-            progress.step(index);
             let low = self.is_low(timestep);
-            if loaded.as_ref().is_none_or(|(is_low, _)| *is_low != low) {
-                // The other expert goes before this one comes.
-                drop(loaded.take());
-                loaded = Some((low, self.load(low, exec.device(), prompts, exec)?));
+            if loaded[usize::from(low)].is_none() {
+                if !self.keep {
+                    loaded = [None, None];
+                }
+                loaded[usize::from(low)] = Some(self.load(low, prompts, exec, progress)?);
+                progress.begin(stage, ticks[..index].iter().sum(), ticks.iter().sum());
             }
-            let (_, expert) = loaded.as_ref().expect("just loaded");
+            progress.step(index);
+            let expert = loaded[usize::from(low)].as_ref().expect("just loaded");
             let scale = if low { request.guidance_scale_low } else { request.guidance_scale };
             let velocity = guided_velocity(expert, exec, &latents, timestep, scale, progress)?;
             GenerateError::check_finite(&velocity.data, || {
@@ -138,8 +157,7 @@ impl Experts {
 
 /// The noise a seed stands for, `[C, F, H, W]`.
 pub fn initial_noise(request: &Request, channels: i64) -> HostTensor {
-    let (h, w) = (request.height as i64 / 8, request.width as i64 / 8);
-    let shape = [channels, request.latent_frames() as i64, h, w];
+    let shape = request.latents(channels);
     let count = shape.iter().product::<i64>() as usize;
     HostTensor::new(shape, Generator::new(request.seed).normal(count))
 }

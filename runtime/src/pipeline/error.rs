@@ -54,6 +54,12 @@ impl GenerateError {
 
     /// Whether the run ended because somebody asked for it.
     pub fn is_interruption(&self) -> bool {
-        matches!(self, Self::Model(ModelError::Compute(ComputeError::Interrupted)))
+        matches!(
+            self,
+            Self::Model(
+                ModelError::Compute(ComputeError::Interrupted)
+                    | ModelError::Load(LoadError::Interrupted)
+            )
+        )
     }
 }

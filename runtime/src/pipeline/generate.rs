@@ -1,18 +1,20 @@
-//! A request to frames: encode, denoise, decode. Each part's memory is gone before the next comes.
+//! A request to frames: encode, denoise, decode. Each part has an executor of its own, and its
+//! memory is gone before the next comes.
 
 use super::denoise::{Experts, Prompts};
 use super::error::GenerateError;
+use super::load::load_weights;
+use super::machine::Machine;
 use super::model_folder::ModelFolder;
 use super::progress::{Progress, Stage, ticker};
 use super::request::Request;
-use crate::ggml::{ComputeError, Executor, HostTensor, Weights};
+use crate::ggml::{Executor, HostTensor};
 use crate::models::TextEncoder;
 use crate::models::text::Umt5Encoder;
 use crate::models::wan::{self, vae};
 use crate::output::{Frame, OutputError};
 use crate::text::{Tokenizer, clean};
 use gguf::File;
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// Wall time by part.
@@ -25,24 +27,31 @@ pub struct Timings {
 
 /// Makes the video that `request` asks for and hands its frames to `push`, in order, as they
 /// appear.
+///
+/// `keep_both`: whether both experts may stay on the device ([`super::Plan`] knows).
 pub fn generate(
-    exec: &mut Executor,
+    machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
+    keep_both: bool,
     progress: &mut dyn Progress,
     push: &mut dyn FnMut(&Frame) -> Result<(), OutputError>,
 ) -> Result<Timings, GenerateError> {
     let mut timings = Timings::default();
     let begin = Instant::now();
-    let prompts = encode(exec, folder, request, progress)?;
+    let prompts = encode(&mut machine.executor(machine.text)?, folder, request, progress)?;
     timings.encode = begin.elapsed();
 
     let begin = Instant::now();
-    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
+    let mut experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
+    experts.keep_both(keep_both);
+    let exec = &mut machine.executor(machine.transformer)?;
     let latents = experts.denoise(exec, request, &prompts, progress, &mut |_| {})?;
+    drop(experts);
     timings.denoise = begin.elapsed();
 
     let begin = Instant::now();
+    let exec = &mut machine.executor(machine.vae)?;
     decode(exec, folder, latents, request.frames, progress, push)?;
     timings.decode = begin.elapsed();
     Ok(timings)
@@ -58,16 +67,14 @@ pub fn encode(
     let file = &folder.text_encoder;
     let tokenizer = Tokenizer::from_metadata(file.metadata())
         .map_err(|cause| GenerateError::Tokenizer(file.path().to_owned(), cause))?;
-    progress.begin(Stage::Load, 1);
-    let encoder = Umt5Encoder::new(&Weights::load(file.clone(), exec.device())?, file)?;
-    interruptible(progress.tick())?;
+    let encoder = Umt5Encoder::new(&load_weights(file, exec.device(), progress)?, file)?;
     for transformer in std::iter::once(&folder.transformer).chain(&folder.transformer_2) {
         let expected = wan::Config::new(transformer)?.text_dim;
         agree("text channels", (file, encoder.dim()), (transformer, expected))?;
     }
 
     let passes = if request.guided() { 2 } else { 1 };
-    progress.begin(Stage::Encode, passes * encoder.ticks());
+    progress.begin(Stage::Encode, 0, passes * encoder.ticks());
     let mut embed = |prompt: &str| -> Result<HostTensor, GenerateError> {
         let ids = tokenizer.encode(&clean(prompt));
         let rows = encoder.vocabulary();
@@ -91,15 +98,13 @@ pub fn decode(
     progress: &mut dyn Progress,
     push: &mut dyn FnMut(&Frame) -> Result<(), OutputError>,
 ) -> Result<(), GenerateError> {
-    progress.begin(Stage::Load, 1);
     let config = vae::Config::new(&folder.vae)?;
     let [channels, ..] = latents.shape.full();
     agree("latent channels", (&folder.vae, config.z_dim), (&folder.transformer, channels))?;
-    let vae = vae::WanVae::new(&Weights::load(folder.vae.clone(), exec.device())?, config)?;
-    interruptible(progress.tick())?;
+    let vae = vae::WanVae::new(&load_weights(&folder.vae, exec.device(), progress)?, config)?;
 
     let [_, latent_frames, ..] = latents.shape.full();
-    progress.begin(Stage::Decode { frames }, vae.ticks(latent_frames as u64));
+    progress.begin(Stage::Decode { frames }, 0, vae.ticks(latent_frames as u64));
     let mut decoding = vae.decode(exec, latents)?;
     let mut decoded = 0;
     let mut push = |video: HostTensor| -> Result<(), GenerateError> {
@@ -124,11 +129,4 @@ fn agree(
     }
     let (one, other) = (one.path().to_owned(), other.path().to_owned());
     Err(GenerateError::Mismatch { what, one, got, other, expected })
-}
-
-fn interruptible(flow: ControlFlow<()>) -> Result<(), GenerateError> {
-    match flow {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(ComputeError::Interrupted.into()),
-    }
 }

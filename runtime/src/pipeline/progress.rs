@@ -5,19 +5,24 @@ use std::ops::ControlFlow;
 /// A part of a run with a length of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// Weights are copied to a device that can't use the mapped file; ticks are bytes.
     Load,
     Encode,
-    Denoise { steps: usize },
-    Decode { frames: usize },
+    Denoise {
+        steps: usize,
+    },
+    Decode {
+        frames: usize,
+    },
 }
 
 /// Receives progress, and may end the run between two pieces of work.
 pub trait Progress {
-    /// `stage` begins, and will take `ticks` ticks.
-    fn begin(&mut self, stage: Stage, ticks: u64);
+    /// `stage` begins, or goes on, with `done` of its `ticks` ticks behind it.
+    fn begin(&mut self, stage: Stage, done: u64, ticks: u64);
 
-    /// One more piece of work is done. `Break` interrupts the run.
-    fn tick(&mut self) -> ControlFlow<()>;
+    /// So many more ticks are done. `Break` interrupts the run.
+    fn advance(&mut self, ticks: u64) -> ControlFlow<()>;
 
     /// Step `step` (from 0) of the denoising has begun.
     fn step(&mut self, step: usize);
@@ -25,16 +30,16 @@ pub trait Progress {
 
 /// `progress` as what a model calls.
 pub(super) fn ticker(progress: &mut dyn Progress) -> impl FnMut() -> ControlFlow<()> + '_ {
-    || progress.tick()
+    || progress.advance(1)
 }
 
 /// Nobody looks.
 pub struct Silent;
 
 impl Progress for Silent {
-    fn begin(&mut self, _: Stage, _: u64) {}
+    fn begin(&mut self, _: Stage, _: u64, _: u64) {}
 
-    fn tick(&mut self) -> ControlFlow<()> {
+    fn advance(&mut self, _: u64) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 

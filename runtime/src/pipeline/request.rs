@@ -78,6 +78,12 @@ impl Request {
         (self.frames - 1) / FRAMES_MULTIPLE + 1
     }
 
+    /// The shape of the latents, `[C, F, H, W]`.
+    pub fn latents(&self, channels: i64) -> [i64; 4] {
+        let (h, w) = (self.height as i64 / 8, self.width as i64 / 8);
+        [channels, self.latent_frames() as i64, h, w]
+    }
+
     /// Whether the denoiser runs a second time for the negative prompt.
     pub fn guided(&self) -> bool {
         self.guidance_scale > 1.0

@@ -16,7 +16,7 @@ impl<'g> Tensor<'g> {
             ([kh, kd], v.dims()),
             "attention: {self:?}, {k:?}, {v:?}"
         );
-        let limit = self.graph.limits().attention_rows;
+        let limit = self.graph.limits().attention_rows(m, h * d);
         if n <= limit {
             return self.flash_attention(k, v);
         }

@@ -3,7 +3,7 @@
 //! Patches are gathered into a scratch band, row by row `[kt, kh, kw, C]`, and multiplied with
 //! the weight, whose columns were put into that order at load ([`patch_order`]). The `kw` taps of
 //! a row are neighbours in memory, so each pair of `kt` and `kh` is one strided copy. A band has
-//! about [`crate::ggml::Limits::convolution_bytes`]; all bands of a graph share one scratch
+//! about [`crate::ggml::Limits::scratch`]; all bands of a graph share one scratch
 //! tensor, ordered by explicit edges.
 
 use super::pieces;
@@ -38,7 +38,7 @@ pub fn conv3d<'g>(
     assert!(height > 0 && width > 0, "conv3d: {x:?} is smaller than the kernel");
 
     let fewest = (height + MAX_BANDS - 1) / MAX_BANDS;
-    let rows = (g.limits().convolution_bytes / (width * columns * 4)).max(fewest);
+    let rows = (g.limits().scratch / (width * columns * 4)).max(fewest);
     let runs: Vec<_> = frames.iter().map(|frame| frame.windows(kw)).collect();
     let band = |Range { start: top, end: bottom }: Range<i64>| {
         let band = g.scratch([bottom - top, width, columns]);

@@ -1,7 +1,7 @@
 //! Every op on contiguous, narrowed and permuted inputs, against a naive loop.
 
 use crate::ggml::{
-    Device, DeviceTensor, Executor, Graph, HostTensor, Precision, Storage, Tensor, conv3d,
+    Device, DeviceTensor, Executor, Graph, HostTensor, Precision, Storage, Tensor, Work, conv3d,
     patch_order,
 };
 
@@ -100,9 +100,20 @@ fn check_in<const N: usize>(
     tolerance: f32,
     op: impl for<'g> Fn([Tensor<'g>; N]) -> Tensor<'g>,
 ) {
+    check_on(executor(precision), inputs, expected, tolerance, op);
+}
+
+#[track_caller]
+fn check_on<const N: usize>(
+    mut exec: Executor,
+    inputs: [&Cube; N],
+    expected: &Cube,
+    tolerance: f32,
+    op: impl for<'g> Fn([Tensor<'g>; N]) -> Tensor<'g>,
+) {
     for layout in LAYOUTS {
-        let got = executor(precision).compute(|g| op(inputs.map(|c| c.input(g, layout)))).unwrap();
-        assert_close(&got, expected, tolerance, &format!("{layout:?}, {precision:?}"));
+        let got = exec.compute(|g| op(inputs.map(|c| c.input(g, layout)))).unwrap();
+        assert_close(&got, expected, tolerance, &format!("{layout:?}"));
     }
 }
 
@@ -268,10 +279,15 @@ fn attention() {
 
 #[test]
 fn attention_in_chunks_of_rows() {
-    let n = Device::cpu().limits().attention_rows + 3;
-    let q = Cube::noise([1, n, 16], 16);
+    let mut exec = executor(Precision::Native);
+    let mut limits = exec.limits();
+    limits.dispatch = limits.rates.seconds(Work::attention(10, 5, 16));
+    assert_eq!(limits.attention_rows(5, 16), 10);
+    exec.set_limits(limits);
+    let q = Cube::noise([1, 33, 16], 16);
     let (k, v) = (Cube::noise([1, 5, 16], 17), Cube::noise([1, 5, 16], 18));
-    check([&q, &k, &v], &naive_attention(&q, &k, &v), 1e-5, |[q, k, v]| q.attention(k, v));
+    let expected = naive_attention(&q, &k, &v);
+    check_on(exec, [&q, &k, &v], &expected, 1e-5, |[q, k, v]| q.attention(k, v));
 }
 
 #[test]
@@ -376,7 +392,7 @@ fn conv3d_of_every_kernel_of_the_vae() {
 #[test]
 fn conv3d_in_bands_of_rows() {
     let (w, c) = (40, 64);
-    let rows = Device::cpu().limits().convolution_bytes / (38 * 9 * c * 4);
+    let rows = executor(Precision::Native).limits().scratch / (38 * 9 * c * 4);
     check_conv3d([2, rows + 7, w, c], 2, [1, 3, 3]);
 }
 
@@ -400,6 +416,42 @@ fn a_state_is_read_before_it_is_written() {
     let plus = |c: &Cube, n: f32| Cube::new(c.dims, |i, j, k| c.at(i, j, k) + n);
     assert_close(&exec.compute(|g| g.read(&x)).unwrap(), &plus(&b, 1.0), 0.0, "x");
     assert_close(&exec.compute(|g| g.read(&y)).unwrap(), &plus(&a, 2.0), 0.0, "y");
+}
+
+#[test]
+fn a_part_of_a_state_is_written() {
+    let mut exec = executor(Precision::Native);
+    let (a, b) = (Cube::noise([4, 5, 6], 28), Cube::noise([6, 2, 3], 29));
+    let state = DeviceTensor::new(Device::cpu(), [4, 5, 6], Storage::F32).unwrap();
+    exec.update(|g| g.write(&state, g.input(&a.host()))).unwrap();
+    // The value is a transposed view.
+    exec.update(|g| g.write_at(&state, [0, 1, 2, 0], g.input(&b.host()).permute([1, 2, 0])))
+        .unwrap();
+    let expected = Cube::new(a.dims, |i, j, k| {
+        let inside = (1..3).contains(&i) && (2..5).contains(&j);
+        if inside { b.at(k, i - 1, j - 2) } else { a.at(i, j, k) }
+    });
+    assert_close(&exec.compute(|g| g.read(&state)).unwrap(), &expected, 0.0, "state");
+}
+
+#[test]
+fn a_dry_run_books_what_a_real_one_takes() {
+    let books = |device: Device| {
+        device.forget_peak();
+        let mut exec = Executor::new(device, Precision::Native, 1).unwrap();
+        let state = DeviceTensor::new(device, [1, 300, 64], Storage::F16).unwrap();
+        let a = Cube::noise([3, 100, 64], 30).host();
+        exec.update(|g| g.write(&state, (g.input(&a) + 1.0).silu().reshape([1, 300, 64]))).unwrap();
+        let sum = exec.compute(|g| g.indices([0, 299]).rows_of(g.read(&state)) * 2.0).unwrap();
+        assert_eq!(sum.shape, [2, 64].into());
+        let peak = device.peak_usage();
+        drop((exec, state));
+        assert_eq!(device.usage().working(), 0);
+        (peak, sum.data.iter().all(|v| *v == 0.0))
+    };
+    let (real, zero) = books(Device::cpu());
+    assert!(real.states >= 300 * 64 * 2 && real.compute >= 300 * 64 * 4 && !zero, "{real:?}");
+    assert_eq!(books(Device::cpu().dry()), (real, true));
 }
 
 #[test]

@@ -84,17 +84,25 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn set<const N: usize>(self, at: [i64; N], values: Tensor<'g>) -> Self {
         let values = values.dense_rows();
-        let (to, from) = (self.shape().full(), values.shape().full());
         let mut start = [0; 4];
         start[4 - N..].copy_from_slice(&at);
-        let inside = (0..4).all(|i| start[i] >= 0 && start[i] + from[i] <= to[i]);
-        assert!(inside, "set: {values:?} at {at:?} of {self:?}");
         // SAFETY: the node is alive for `'g`.
         let (ne, nb) = unsafe { (self.raw.as_ref().ne, self.raw.as_ref().nb) };
-        let offset = (0..4).map(|i| start[i] as usize * nb[3 - i]).sum::<usize>();
         // Not `ggml_set_inplace`, which keeps strides and offset in 31 bits.
-        let target = self.strided(values.shape().to_ne(), nb, offset);
+        let target = self.part(start, values.shape());
         values.binary(target.raw, sys::ggml_cpy).before(self.strided(ne, nb, 0))
+    }
+
+    /// A view of the `shape` that begins at `at`, of all four dimensions.
+    #[track_caller]
+    pub(in crate::ggml) fn part(self, at: [i64; 4], shape: Shape) -> Self {
+        let (to, part) = (self.shape().full(), shape.full());
+        let inside = (0..4).all(|i| at[i] >= 0 && at[i] + part[i] <= to[i]);
+        assert!(inside, "part: {shape:?} at {at:?} of {self:?}");
+        // SAFETY: the node is alive for `'g`.
+        let nb = unsafe { self.raw.as_ref() }.nb;
+        let offset = (0..4).map(|i| at[i] as usize * nb[3 - i]).sum::<usize>();
+        self.strided(shape.to_ne(), nb, offset)
     }
 
     /// `next`, which is a view, with an edge that makes `self` come first: no kernel looks at a

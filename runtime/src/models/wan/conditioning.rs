@@ -2,7 +2,7 @@
 
 use crate::ggml::DeviceTensor;
 
-/// Keys (after their norm) and values of every block, each `[text_len, heads, head_dim]`.
+/// Keys (after their norm) and values of every block, each `[heads, text_len, head_dim]`.
 pub struct Conditioning {
     pub(super) blocks: Vec<(DeviceTensor, DeviceTensor)>,
 }

@@ -1,5 +1,8 @@
 //! Sizes and defaults of a Wan transformer, from its file's metadata.
 
+use super::layout::Grid;
+use super::pieces::Pieces;
+use crate::ggml::{Limits, Shape};
 use crate::models::ModelError;
 
 /// Rows of text that every Wan transformer sees, padded with zeros.
@@ -92,5 +95,11 @@ impl Config {
 
     pub fn head_dim(&self) -> i64 {
         self.dim / self.num_heads
+    }
+
+    /// Ticks of one forward pass for `latents` `[C, F, H, W]`.
+    pub fn ticks(&self, limits: &Limits, latents: Shape) -> u64 {
+        let pieces = Pieces::new(self, limits, Grid::of(latents).tokens());
+        self.num_layers as u64 * pieces.graphs()
     }
 }

@@ -1,6 +1,6 @@
 //! Latents `[C, F, H, W]` and tokens `[n, features]`, and where each token stands.
 
-use crate::ggml::HostTensor;
+use crate::ggml::{HostTensor, Shape};
 
 /// Side of a patch in latent pixels; patches have one frame.
 const PATCH: i64 = 2;
@@ -15,9 +15,9 @@ pub(super) struct Grid {
 
 impl Grid {
     /// `latents`: `[C, F, H, W]` with even `H` and `W`.
-    pub(super) fn of(latents: &HostTensor) -> Self {
-        let [_, frames, h, w] = latents.shape.full();
-        assert!(h % PATCH == 0 && w % PATCH == 0, "latents of {:?}", latents.shape);
+    pub(super) fn of(latents: Shape) -> Self {
+        let [_, frames, h, w] = latents.full();
+        assert!(h % PATCH == 0 && w % PATCH == 0, "latents of {latents:?}");
         Self { frames, rows: h / PATCH, columns: w / PATCH }
     }
 
@@ -42,7 +42,7 @@ impl Grid {
 /// `[C, F, H, W]` to `[n, C · 4]`, features in order `(c, ph, pw)`: what the patch embedding's
 /// kernel is multiplied with.
 pub(super) fn patchify(latents: &HostTensor) -> HostTensor {
-    let (grid, [c, ..]) = (Grid::of(latents), latents.shape.full());
+    let (grid, [c, ..]) = (Grid::of(latents.shape), latents.shape.full());
     let mut tokens = Vec::with_capacity(latents.data.len());
     each_patch(grid, |f, h, w| {
         for channel in 0..c {

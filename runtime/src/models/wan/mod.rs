@@ -4,6 +4,7 @@
 mod conditioning;
 mod config;
 mod layout;
+mod pieces;
 mod transformer;
 pub mod vae;
 

@@ -2,18 +2,22 @@
 //! <https://github.com/Wan-Video/Wan2.2>: same classes, same order, same names.
 //! Shapes in comments are PyTorch's: L tokens, C channels, N heads, D head size.
 //!
-//! Differs: the batch is 1 and has no dimension; a forward pass is one graph a block, with the
-//! residual stream on the device; cross-attention keys and values depend on the prompt alone and
-//! are computed once ([`Conditioning`]).
+//! Differs: the batch is 1 and has no dimension; cross-attention keys and values depend on the
+//! prompt alone and are computed once ([`Conditioning`]). All that a block does to a token depends
+//! on other tokens only through the keys and values of its self-attention. So a block first makes
+//! those, then takes the residual stream piece by piece: each piece is a graph of bounded time and
+//! memory ([`Pieces`]), and between graphs everything stays on the device.
 
 use super::layout::{Grid, patchify, unpatchify};
+use super::pieces::Pieces;
 use super::{Conditioning, Config};
 use crate::ggml::{
-    ComputeError, DeviceTensor, Executor, Graph, HostTensor, LoadError, Param, Scope, Storage,
-    Tensor, Weights,
+    ComputeError, DeviceTensor, Executor, Graph, HostTensor, Limits, LoadError, Param, Scope,
+    Shape, Storage, Tensor, Weights,
 };
 use crate::models::{Denoiser, ModelError, Tick, ticked};
 use crate::nn::{LayerNorm, Linear, RmsNorm};
+use std::ops::Range;
 
 const THETA: f32 = 10_000.0;
 
@@ -60,22 +64,37 @@ impl WanSelfAttention {
         })
     }
 
-    /// `x`: `[L, C]`; `positions`: frame, row and column of each token.
+    /// Keys and values of the tokens in `x` `[L, C]`, which stand at `positions` (frame, row and
+    /// column): `[N, L, D]` each.
+    fn keys_values<'g>(
+        &self,
+        x: Tensor<'g>,
+        positions: &[Tensor<'g>; 3],
+    ) -> (Tensor<'g>, Tensor<'g>) {
+        let k = self.norm_k.forward(self.k.forward(x));
+        let v = self.v.forward(x);
+        let k = rope_apply(self.heads(k), positions).permute([1, 0, 2]);
+        (k, self.heads(v).permute([1, 0, 2]))
+    }
+
+    /// `x`: `[L, C]`; `k`, `v`: of all tokens, `[N, M, D]`.
     fn forward<'g>(
         &self,
         x: Tensor<'g>,
         positions: &[Tensor<'g>; 3],
+        (k, v): (Tensor<'g>, Tensor<'g>),
         tap: &dyn Fn(&str) -> String,
     ) -> Tensor<'g> {
         let [l, c] = x.dims();
-        let heads = |t: Tensor<'g>| t.reshape([l, self.num_heads, c / self.num_heads]);
         let q = self.norm_q.forward(self.q.forward(x).tap(tap("q"))).tap(tap("norm_q"));
-        let k = self.norm_k.forward(self.k.forward(x));
-        let v = self.v.forward(x);
-        let q = rope_apply(heads(q), positions).permute([1, 0, 2]);
-        let k = rope_apply(heads(k), positions).permute([1, 0, 2]);
-        let v = heads(v).permute([1, 0, 2]);
+        let q = rope_apply(self.heads(q), positions).permute([1, 0, 2]);
         self.o.forward(q.attention(k, v).reshape([l, c]))
+    }
+
+    /// `[L, C]` as `[L, N, D]`.
+    fn heads<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        let [l, c] = x.dims();
+        x.reshape([l, self.num_heads, c / self.num_heads])
     }
 }
 
@@ -86,19 +105,19 @@ impl WanCrossAttention {
         Ok(Self(WanSelfAttention::new(w, cfg)?))
     }
 
-    /// Keys and values of `context` `[text_len, C]`, each `[text_len, N, D]`.
+    /// Keys and values of `context` `[text_len, C]`: `[N, text_len, D]` each.
     fn keys_values<'g>(&self, context: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
-        let ([l, c], a) = (context.dims(), &self.0);
-        let heads = |t: Tensor<'g>| t.reshape([l, a.num_heads, c / a.num_heads]);
-        (heads(a.norm_k.forward(a.k.forward(context))), heads(a.v.forward(context)))
+        let a = &self.0;
+        let k = a.norm_k.forward(a.k.forward(context));
+        let v = a.v.forward(context);
+        (a.heads(k).permute([1, 0, 2]), a.heads(v).permute([1, 0, 2]))
     }
 
-    /// `x`: `[L, C]`; `k`, `v`: `[text_len, N, D]`. Padding rows of the text are attended, too.
-    fn forward<'g>(&self, x: Tensor<'g>, k: Tensor<'g>, v: Tensor<'g>) -> Tensor<'g> {
+    /// `x`: `[L, C]`; `k`, `v`: `[N, text_len, D]`. Padding rows of the text are attended, too.
+    fn forward<'g>(&self, x: Tensor<'g>, (k, v): (Tensor<'g>, Tensor<'g>)) -> Tensor<'g> {
         let ([l, c], a) = (x.dims(), &self.0);
-        let q = a.norm_q.forward(a.q.forward(x)).reshape([l, a.num_heads, c / a.num_heads]);
-        let y = q.permute([1, 0, 2]).attention(k.permute([1, 0, 2]), v.permute([1, 0, 2]));
-        a.o.forward(y.reshape([l, c]))
+        let q = a.heads(a.norm_q.forward(a.q.forward(x))).permute([1, 0, 2]);
+        a.o.forward(q.attention(k, v).reshape([l, c]))
     }
 }
 
@@ -125,25 +144,45 @@ impl WanAttentionBlock {
         })
     }
 
-    /// `x`: `[L, C]`; `e`: `[6, C]`; `k`, `v`: of the text, `[text_len, N, D]`.
+    /// Shift, scale and gate of self-attention, then of the feed-forward, from `e` `[6, C]`.
+    fn modulated<'g>(&self, e: Tensor<'g>) -> [Tensor<'g>; 6] {
+        let e = e + &self.modulation;
+        std::array::from_fn(|i| e.narrow(1, i as i64..i as i64 + 1))
+    }
+
+    /// What self-attention attends to in the tokens of `x` `[L, C]`: `[N, L, D]` each.
+    fn keys_values<'g>(
+        &self,
+        x: Tensor<'g>,
+        e: Tensor<'g>,
+        positions: &[Tensor<'g>; 3],
+    ) -> (Tensor<'g>, Tensor<'g>) {
+        let [shift, scale, ..] = self.modulated(e);
+        let y = x.layer_norm(self.eps) * (scale + 1.0) + shift;
+        self.self_attn.keys_values(y, positions)
+    }
+
+    /// `x`: `[L, C]`; `e`: `[6, C]`; `tokens`: keys and values of all tokens, `[N, M, D]` each;
+    /// `text`: of the prompt, `[N, text_len, D]` each.
     fn forward<'g>(
         &self,
         x: Tensor<'g>,
         e: Tensor<'g>,
         positions: &[Tensor<'g>; 3],
-        (k, v): (Tensor<'g>, Tensor<'g>),
+        tokens: (Tensor<'g>, Tensor<'g>),
+        text: (Tensor<'g>, Tensor<'g>),
         tap: &dyn Fn(&str) -> String,
     ) -> Tensor<'g> {
-        let e = e + &self.modulation;
-        let e: [Tensor<'g>; 6] = std::array::from_fn(|i| e.narrow(1, i as i64..i as i64 + 1));
+        let e = self.modulated(e);
 
         // self-attention
         let y = x.layer_norm(self.eps) * (e[1] + 1.0) + e[0];
-        let y = self.self_attn.forward(y, positions, &|n| tap(&format!("self_attn.{n}")));
+        let tap_inside = |n: &str| tap(&format!("self_attn.{n}"));
+        let y = self.self_attn.forward(y, positions, tokens, &tap_inside);
         let x = x + y.tap(tap("self_attn")) * e[2];
 
         // cross-attention and feed-forward
-        let y = self.cross_attn.forward(self.norm3.forward(x), k, v);
+        let y = self.cross_attn.forward(self.norm3.forward(x), text);
         let x = x + y.tap(tap("cross_attn"));
         let y = x.layer_norm(self.eps) * (e[4] + 1.0) + e[3];
         let y = self.ffn_2.forward(self.ffn_0.forward(y).gelu_tanh());
@@ -245,8 +284,7 @@ impl Denoiser for WanModel {
         padded.resize((cfg.text_len * text_dim) as usize, 0.0);
         let padded = HostTensor::new([cfg.text_len, text_dim], padded);
 
-        let state = |shape| DeviceTensor::new(device, shape, Storage::F32);
-        let context = state([1, cfg.text_len, cfg.dim])?;
+        let context = DeviceTensor::new(device, [cfg.text_len, cfg.dim], Storage::F32)?;
         exec.update(|g| {
             let y = self.text_embedding[0].forward(g.input(&padded)).gelu_tanh();
             let y = self.text_embedding[1].forward(y).tap("text_embedding");
@@ -254,8 +292,8 @@ impl Denoiser for WanModel {
         })?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let shape = [cfg.text_len, cfg.num_heads, cfg.head_dim()];
-            let (keys, values) = (state(shape)?, state(shape)?);
+            let shape = [cfg.num_heads, cfg.text_len, cfg.head_dim()];
+            let (keys, values) = keys_values(exec, shape)?;
             exec.update(|g| {
                 let (k, v) = block.cross_attn.keys_values(g.read(&context));
                 g.write(&keys, k);
@@ -274,34 +312,77 @@ impl Denoiser for WanModel {
         conditioning: &Conditioning,
         tick: Tick,
     ) -> Result<HostTensor, ComputeError> {
-        let (cfg, device, grid) = (&self.config, exec.device(), Grid::of(latents));
-        let state = |shape| DeviceTensor::new(device, shape, Storage::F32);
-        let x = state([1, grid.tokens(), cfg.dim])?;
-        let (e, e0) = (state([1, 1, cfg.dim])?, state([1, 6, cfg.dim])?);
+        let (cfg, device, grid) = (&self.config, exec.device(), Grid::of(latents.shape));
+        let (tokens, places) = (patchify(latents), grid.positions());
+        let pieces = Pieces::new(cfg, &exec.limits(), grid.tokens());
+        let state = |shape: [i64; 2]| DeviceTensor::new(device, shape, Storage::F32);
+        let x = state([grid.tokens(), cfg.dim])?;
+        let (e, e0) = (state([1, cfg.dim])?, state([6, cfg.dim])?);
         exec.update(|g| {
-            let tokens = g.input(&patchify(latents));
-            g.write(&x, self.embed_patches(tokens).tap("patch_embedding"));
             let (embedding, projection) = self.embed_time(g, timestep);
             g.write(&e, embedding);
             g.write(&e0, projection);
         })?;
-        let places = grid.positions();
-        for (i, (block, (keys, values))) in self.blocks.iter().zip(&conditioning.blocks).enumerate()
-        {
+        for range in pieces.narrow() {
             exec.update(|g| {
-                let positions = places.each_ref().map(|p| g.indices(p.clone()));
-                let text = (g.read(keys), g.read(values));
-                let tap = |name: &str| format!("blocks.{i}.{name}");
-                let y = block.forward(g.read(&x), g.read(&e0), &positions, text, &tap);
-                g.write(&x, y.tap(format_args!("blocks.{i}")));
+                let y = self.embed_patches(g.input(&tokens.rows(range.clone())));
+                g.write_at(&x, [0, 0, range.start, 0], y.tap("patch_embedding"));
             })?;
-            ticked(tick)?;
         }
-        let tokens = exec.compute(|g| self.head.forward(g.read(&x), g.read(&e)).tap("head"))?;
-        Ok(unpatchify(&tokens, grid))
+        let heads = [cfg.num_heads, grid.tokens(), cfg.head_dim()];
+        let (keys, values) = keys_values(exec, heads)?;
+        for (i, (block, (text_keys, text_values))) in
+            self.blocks.iter().zip(&conditioning.blocks).enumerate()
+        {
+            for range in pieces.keys_values() {
+                exec.update(|g| {
+                    let x = g.read(&x).narrow(1, range.clone());
+                    let (k, v) = block.keys_values(x, g.read(&e0), &positions(g, &places, &range));
+                    g.write_at(&keys, [0, 0, range.start, 0], k);
+                    g.write_at(&values, [0, 0, range.start, 0], v);
+                })?;
+                ticked(tick)?;
+            }
+            for range in pieces.block() {
+                exec.update(|g| {
+                    let tokens = (g.read(&keys), g.read(&values));
+                    let text = (g.read(text_keys), g.read(text_values));
+                    let tap = |name: &str| format!("blocks.{i}.{name}");
+                    let piece = g.read(&x).narrow(1, range.clone());
+                    let places = positions(g, &places, &range);
+                    let y = block.forward(piece, g.read(&e0), &places, tokens, text, &tap);
+                    let y = y.tap(format_args!("blocks.{i}"));
+                    g.write_at(&x, [0, 0, range.start, 0], y);
+                })?;
+                ticked(tick)?;
+            }
+        }
+        let mut velocity = Vec::with_capacity(tokens.data.len());
+        for range in pieces.narrow() {
+            let piece = exec.compute(|g| {
+                let x = g.read(&x).narrow(1, range.clone());
+                self.head.forward(x, g.read(&e)).tap("head")
+            })?;
+            velocity.extend_from_slice(&piece.data);
+        }
+        Ok(unpatchify(&HostTensor::new(tokens.shape, velocity), grid))
     }
 
-    fn ticks(&self) -> u64 {
-        self.blocks.len() as u64
+    fn ticks(&self, limits: &Limits, latents: Shape) -> u64 {
+        self.config.ticks(limits, latents)
     }
+}
+
+/// States for the keys and values of `[N, M, D]`.
+fn keys_values(
+    exec: &Executor,
+    shape: [i64; 3],
+) -> Result<(DeviceTensor, DeviceTensor), ComputeError> {
+    let state = || DeviceTensor::new(exec.device(), shape, exec.cache_storage());
+    Ok((state()?, state()?))
+}
+
+/// Frame, row and column of some tokens.
+fn positions<'g>(g: &'g Graph, places: &[Vec<i32>; 3], range: &Range<i64>) -> [Tensor<'g>; 3] {
+    places.each_ref().map(|p| g.indices(&p[range.start as usize..range.end as usize]))
 }

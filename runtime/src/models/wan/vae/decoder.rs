@@ -169,7 +169,8 @@ impl WanVae {
         for stage in &self.stages {
             let slots = |conv: &CausalConv3d| {
                 let remembered = conv.remembered([shape[0], shape[1]]);
-                Ok([state(remembered)?, state(remembered)?])
+                let slot = || DeviceTensor::new(exec.device(), remembered, exec.cache_storage());
+                Ok([slot()?, slot()?])
             };
             let memory =
                 stage.causal().into_iter().map(slots).collect::<Result<_, ComputeError>>()?;

@@ -1,0 +1,47 @@
+//! `gguf-video devices`: what `--device` can name.
+
+use super::Failure;
+use crate::ggml::{Device, Limits};
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "the command's result")]
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let devices = Device::all();
+    if args.json {
+        let of = |device: &Device| {
+            let (capacity, limits) = (device.capacity(), Limits::of(*device, threads));
+            json!({
+                "name": device.name(),
+                "description": device.description(),
+                "backend": format!("{:?}", device.family()).to_lowercase(),
+                "memory_bytes": { "free": capacity.free, "total": capacity.total },
+                "maps_files": device.maps_files(),
+                "guessed_rates": {
+                    "matmul_flops": limits.rates.matmul,
+                    "attention_flops": limits.rates.attention,
+                    "bytes": limits.rates.bandwidth,
+                },
+                "limits": {
+                    "dispatch_seconds": limits.dispatch,
+                    "submission_seconds": limits.submission,
+                },
+            })
+        };
+        let devices: Vec<_> = devices.iter().map(of).collect();
+        println!("{:#}", json!({ "devices": devices }));
+        return Ok(());
+    }
+    for device in devices {
+        let memory = device.capacity().total as f64 / 1e9;
+        println!("{:<10}{memory:>7.1} GB  {}", device.name(), device.description());
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! Where a run computes, and how.
+
+use crate::ggml::{ComputeError, Device, Executor, Family, Precision};
+
+/// The devices of a pipeline's parts, and what every executor on them is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    pub text: Device,
+    pub transformer: Device,
+    pub vae: Device,
+    pub precision: Precision,
+    /// Of the CPU.
+    pub threads: usize,
+    /// Seconds of one operation and of one graph, where the device's own limits don't suit.
+    pub dispatch: Option<f64>,
+    pub submission: Option<f64>,
+}
+
+impl Machine {
+    /// Everything on one device.
+    pub fn on(device: Device, precision: Precision, threads: usize) -> Self {
+        let (text, transformer, vae) = (device, device, device);
+        let (dispatch, submission) = (None, None);
+        Self { text, transformer, vae, precision, threads, dispatch, submission }
+    }
+
+    /// The same machine for a dry run.
+    pub fn dry(self) -> Self {
+        let (text, transformer, vae) = (self.text.dry(), self.transformer.dry(), self.vae.dry());
+        Self { text, transformer, vae, ..self }
+    }
+
+    pub fn executor(&self, device: Device) -> Result<Executor, ComputeError> {
+        let mut exec = Executor::new(device, self.precision, self.threads)?;
+        let mut limits = exec.limits();
+        limits.dispatch = self.dispatch.unwrap_or(limits.dispatch);
+        limits.submission = self.submission.unwrap_or(limits.submission);
+        exec.set_limits(limits);
+        Ok(exec)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no device `{wanted}` here; there {}: {}", if .there.len() == 1 { "is" } else { "are" }, .there.join(", "))]
+pub struct DeviceError {
+    wanted: String,
+    there: Vec<String>,
+}
+
+/// The device that is meant by `auto` (a GPU if there is one), by a backend (`cpu`, `metal`,
+/// `cuda`, `vulkan`: its first device) or by ggml's name of a device (`CUDA1`).
+pub fn choose_device(wanted: &str) -> Result<Device, DeviceError> {
+    let devices = Device::all();
+    let first = |family| devices.iter().find(|d| d.family() == family);
+    let found = match wanted.to_ascii_lowercase().as_str() {
+        "auto" => devices.first(),
+        "cpu" => first(Family::Cpu),
+        "metal" => first(Family::Metal),
+        "cuda" => first(Family::Cuda),
+        "vulkan" => first(Family::Vulkan),
+        name => devices.iter().find(|d| d.name().eq_ignore_ascii_case(name)),
+    };
+    found.copied().ok_or_else(|| DeviceError {
+        wanted: wanted.to_owned(),
+        there: devices.iter().map(|d| d.name()).collect(),
+    })
+}
