@@ -20,6 +20,7 @@ fn main() {
         println!("cargo:rerun-if-changed={file}");
     }
     let source = source();
+    println!("cargo:source={}", source.display());
     bind(&source);
     link(&build(&source));
 }
@@ -141,7 +142,7 @@ fn bind(source: &Path) {
         .allowlist_function("ggml_(is_contiguous|is_contiguous_rows|can_repeat|tensor_overhead)")
         .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|get_mem_size)")
         .allowlist_function("ggml_(add|mul|scale_bias|sqr|sin|tanh|silu|gelu)")
-        .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|mul_mat|get_rows)")
+        .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|mul_mat|get_rows|im2col_3d)")
         .allowlist_function(
             "ggml_(flash_attn_ext|flash_attn_ext_set_prec|rope_ext|rope_set_offset)",
         )

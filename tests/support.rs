@@ -1,6 +1,9 @@
 //! What the end-to-end tests share: goldens, and comparisons that say where they fail.
 
 pub mod frames;
+#[cfg(not(target_os = "macos"))]
+pub mod gate;
+pub mod synthetic;
 
 use gguf_video::ggml::HostTensor;
 use gguf_video::pipeline::{ModelFolder, Places};

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Defect, Error, Subject};
@@ -112,6 +112,29 @@ impl Writer {
             self.current += 1;
             self.written = 0;
         }
+        Ok(())
+    }
+
+    /// Leaves the rest of the current tensor zero, as a hole where the file system has them.
+    ///
+    /// # Errors
+    /// [`Error::Io`], as [`Writer::write`].
+    ///
+    /// # Panics
+    /// If every tensor is written.
+    pub fn skip(&mut self) -> Result<(), Error> {
+        assert!(self.current().is_some(), "a tensor is left to skip");
+        let size = self.sizes[self.current];
+        let rest = size.next_multiple_of(ALIGNMENT) - self.written;
+        // Seeking flushes what was written before.
+        let end = self.out.seek(SeekFrom::Current(rest as i64));
+        end.and_then(|end| self.out.get_ref().set_len(end)).map_err(|source| Error::Io {
+            action: "write",
+            path: self.part.clone(),
+            source,
+        })?;
+        self.current += 1;
+        self.written = 0;
         Ok(())
     }
 

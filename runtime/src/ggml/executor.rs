@@ -173,24 +173,25 @@ impl Executor {
                 }))
                 .expect("ggml_init"),
             );
-            let graph = Graph::new(ctx.0, self.limits, self.precision, self.observer.is_some());
-            let result = build(&graph).map(Tensor::contiguous);
-
             let room = MAX_NODES + optimize::MOST_WISHES;
             let cgraph = sys::ggml_new_graph_custom(ctx.0.as_ptr(), room, false);
+            let order = NonNull::new(cgraph).expect("room was reserved");
+            let observed = self.observer.is_some();
+            let graph = Graph::new(ctx.0, order, self.limits, self.precision, observed);
+            let result = build(&graph).map(Tensor::contiguous);
             if let Some(result) = result {
                 sys::ggml_set_output(result.raw.as_ptr());
-                sys::ggml_build_forward_expand(cgraph, result.raw.as_ptr());
+                graph.settle(result.raw);
             }
             // All values first, then the copies into states: a state's readers run before its writer.
             let writes = graph.writes.take();
             for Write { value, .. } in &writes {
-                sys::ggml_build_forward_expand(cgraph, value.as_ptr());
+                graph.settle(*value);
             }
             for Write { value, target, line } in &writes {
                 let copy = graph.node(|c| sys::ggml_cpy(c, value.as_ptr(), target.as_ptr()));
                 graph.name_line(copy.raw, line);
-                sys::ggml_build_forward_expand(cgraph, copy.raw.as_ptr());
+                graph.settle(copy.raw);
             }
             self.check_support(&graph, cgraph)?;
             self.account(cgraph);

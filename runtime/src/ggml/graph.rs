@@ -47,6 +47,8 @@ struct Scratch {
 /// The nodes of one computation.
 pub struct Graph {
     pub(super) ctx: NonNull<sys::ggml_context>,
+    /// The nodes in the order in which they will run, as far as it is settled.
+    pub(super) order: NonNull<sys::ggml_cgraph>,
     pub(super) inputs: RefCell<Vec<(Node, Values)>>,
     pub(super) writes: RefCell<Vec<Write>>,
     pub(super) precision: Precision,
@@ -59,15 +61,18 @@ pub struct Graph {
 
 impl Graph {
     /// # Safety
-    /// `ctx` is valid for this value's whole life, and freed by nobody else.
+    /// `ctx` is valid for this value's whole life, and freed by nobody else; `order` is an empty
+    /// graph in it.
     pub(super) unsafe fn new(
         ctx: NonNull<sys::ggml_context>,
+        order: NonNull<sys::ggml_cgraph>,
         limits: Limits,
         precision: Precision,
         observed: bool,
     ) -> Self {
         Self {
             ctx,
+            order,
             inputs: RefCell::default(),
             writes: RefCell::default(),
             precision,
@@ -183,6 +188,14 @@ impl Graph {
         let raw = NonNull::new(make(ctx)).expect("ggml ops return their node");
         self.name_line(raw, Location::caller());
         Tensor { raw, graph: self }
+    }
+
+    /// `node` and all that it needs run before everything that isn't settled yet. Left to itself,
+    /// ggml would put what a store reads before the store that precedes it: pieces that are stored one
+    /// after the other would all be in memory at once.
+    pub(super) fn settle(&self, node: Node) {
+        // SAFETY: both live in `ctx`.
+        unsafe { sys::ggml_build_forward_expand(self.order.as_ptr(), node.as_ptr()) }
     }
 
     /// Says which line of a model `node` stands for.

@@ -28,6 +28,15 @@ impl Owner {
     }
 }
 
+impl Storage {
+    pub(super) fn dtype(self) -> sys::ggml_type {
+        match self {
+            Self::F32 => sys::GGML_TYPE_F32,
+            Self::F16 => sys::GGML_TYPE_F16,
+        }
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         let bytes = self.bytes();
@@ -52,10 +61,7 @@ impl DeviceTensor {
         shape: impl Into<Shape>,
         storage: Storage,
     ) -> Result<Self, ComputeError> {
-        let dtype = match storage {
-            Storage::F32 => sys::GGML_TYPE_F32,
-            Storage::F16 => sys::GGML_TYPE_F16,
-        };
+        let dtype = storage.dtype();
         let ne = shape.into().to_ne();
         // SAFETY: a `no_alloc` context holds the one tensor's metadata; the device is registered
         // for the program; every pointer is checked before use.

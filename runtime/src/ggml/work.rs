@@ -194,20 +194,20 @@ impl Limits {
     pub fn of(device: Device, threads: usize) -> Self {
         let rates = Rates::guess(device, threads);
         match device.family() {
-            // Nothing watches a CPU; its caches like small patches.
+            // Nothing watches a CPU. Patches that stay in its cache are multiplied faster.
             Family::Cpu => Self {
                 rates,
                 dispatch: 10.0,
                 submission: 10.0,
                 intermediate: 256 << 20,
-                scratch: 32 << 20,
+                scratch: 8 << 20,
             },
             _ => Self {
                 rates,
                 dispatch: 0.5,
                 submission: 2.0,
-                intermediate: 512 << 20,
-                scratch: 256 << 20,
+                intermediate: 256 << 20,
+                scratch: 128 << 20,
             },
         }
     }
@@ -257,8 +257,8 @@ mod tests {
             rates: Rates::apple("Apple M1 Max"),
             dispatch: 0.5,
             submission: 2.0,
-            intermediate: 512 << 20,
-            scratch: 256 << 20,
+            intermediate: 256 << 20,
+            scratch: 128 << 20,
         };
         let rows = limits.attention_rows(75_600, 5120);
         let seconds = |rows| limits.rates.seconds(Work::attention(rows, 75_600, 5120));

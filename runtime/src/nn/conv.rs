@@ -5,6 +5,7 @@
 //! matching order once, at load. One frame at a time keeps memory from growing with the clip.
 
 use crate::ggml::{Kernel, LoadError, Param, Scope, Tensor, conv3d, patch_order};
+use std::ops::Range;
 
 /// The last two frames that a causal convolution saw, padded; frames before the first are zero.
 pub trait History<'g> {
@@ -74,6 +75,33 @@ impl Conv2d {
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
         conv3d(&[padded(x, self.kernel)], &self.weight, self.kernel) + &self.bias
+    }
+
+    /// [`Conv2d::forward`] of `x` `[H, W, C]` upsampled by 2, for a 3x3 kernel. The large frame
+    /// between the two exists in bands of rows only.
+    #[track_caller]
+    pub fn forward_upsampled<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        assert_eq!(self.kernel, [1, 3, 3], "forward_upsampled");
+        let ([h, w, c], g) = (x.dims(), x.graph());
+        let [outputs] = self.bias.shape().dims();
+        // The upsampled rows, before and after padding, beside the convolution's patches.
+        let rows = (g.limits().scratch / (8 * w * c * size_of::<f32>() as i64)).max(1);
+        let band = |rows: Range<i64>| {
+            // One more row on each side, of which the convolution sees the nearer half.
+            let (top, bottom) = (rows.start.max(1) - 1, (rows.end + 1).min(h));
+            let y = x.narrow(0, top..bottom).upsample_nearest_2x();
+            let (above, below) = (rows.start - top, bottom - rows.end);
+            let y = y.narrow(0, above..2 * (bottom - top) - below);
+            let y = y.pad_image([1, 1, 1 - above as i32, 1 - below as i32]);
+            conv3d(&[y], &self.weight, self.kernel) + &self.bias
+        };
+        if rows >= h {
+            return band(0..h);
+        }
+        let starts = (0..h).step_by(rows as usize);
+        starts.fold(g.uninitialized([2 * h, 2 * w, outputs]), |out, start| {
+            out.set([2 * start, 0, 0], band(start..h.min(start + rows)))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Views, copies and rearrangements.
 
-use crate::ggml::{Shape, Tensor};
+use crate::ggml::{Shape, Storage, Tensor};
 use ggml_sys as sys;
 use std::ops::Range;
 
@@ -90,7 +90,9 @@ impl<'g> Tensor<'g> {
         let (ne, nb) = unsafe { (self.raw.as_ref().ne, self.raw.as_ref().nb) };
         // Not `ggml_set_inplace`, which keeps strides and offset in 31 bits.
         let target = self.part(start, values.shape());
-        values.binary(target.raw, sys::ggml_cpy).before(self.strided(ne, nb, 0))
+        let stored = values.binary(target.raw, sys::ggml_cpy);
+        self.graph.settle(stored.raw);
+        stored.before(self.strided(ne, nb, 0))
     }
 
     /// A view of the `shape` that begins at `at`, of all four dimensions.
@@ -111,6 +113,17 @@ impl<'g> Tensor<'g> {
         // SAFETY: both nodes are alive for `'g`, and a graph is built by one thread.
         unsafe { (*next.raw.as_ptr()).src[1] = self.raw.as_ptr() };
         next
+    }
+
+    /// The same values, held as `storage` does.
+    #[track_caller]
+    pub fn stored(self, storage: Storage) -> Self {
+        // SAFETY: the node is alive for `'g`.
+        if unsafe { self.raw.as_ref() }.type_ == storage.dtype() {
+            return self;
+        }
+        // SAFETY: as above; ggml casts between F32 and F16.
+        self.graph.node(|c| unsafe { sys::ggml_cast(c, self.raw.as_ptr(), storage.dtype()) })
     }
 
     /// `self` followed by `rhs` along `dim`, counted from the outside of all four dimensions.

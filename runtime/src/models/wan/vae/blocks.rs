@@ -125,7 +125,7 @@ impl Resample {
             }
             _ => vec![x],
         };
-        frames.into_iter().map(|x| self.conv.forward(x.upsample_nearest_2x())).collect()
+        frames.into_iter().map(|x| self.conv.forward_upsampled(x)).collect()
     }
 }
 

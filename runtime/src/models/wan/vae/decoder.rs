@@ -249,9 +249,11 @@ impl Decoding<'_> {
         };
         let (first, place) = (index == 0, &mut self.places[at]);
         let mut remembered = false;
+        let storage = exec.cache_storage();
         exec.update(|g| {
             let memory = place.memory.iter();
-            let mut past = Past { graph: g, memory, turn: place.turn, used: &mut remembered };
+            let (turn, used) = (place.turn, &mut remembered);
+            let mut past = Past { graph: g, storage, memory, turn, used };
             let outputs = stage.forward(g.read(x), &mut past, first);
             for (result, mut value) in place.results.iter().zip(outputs) {
                 if let Some(name) = &stage.tap {
@@ -283,6 +285,7 @@ impl Decoding<'_> {
 /// remembered takes the place of the oldest.
 struct Past<'g, 's> {
     graph: &'g Graph,
+    storage: Storage,
     memory: std::slice::Iter<'s, [DeviceTensor; 2]>,
     turn: usize,
     used: &'s mut bool,
@@ -293,6 +296,8 @@ impl<'g> History<'g> for Past<'g, '_> {
         let slots = self.memory.next().expect("two slots for each causal convolution");
         let (oldest, newer) = (&slots[self.turn % 2], &slots[(self.turn + 1) % 2]);
         *self.used = true;
+        // It is remembered when the graph ends: until then, too, it should be small.
+        let frame = frame.stored(self.storage);
         self.graph.write(oldest, frame);
         [self.graph.read(oldest), self.graph.read(newer), frame]
     }

@@ -1,0 +1,77 @@
+//! The graphs of full-size models, through ggml's Metal encoder for two generations of chips.
+#![cfg(not(target_os = "macos"))]
+
+use e2e::gate::{Seen, run};
+use null_metal::Violation;
+use std::path::Path;
+
+const CHIPS: [&str; 2] = ["m1-max", "m5-max"];
+
+fn gate(chip: &str, case: &str) -> Result<Seen, String> {
+    run(Path::new(env!("CARGO_BIN_EXE_metal-gate")), chip, case)
+}
+
+/// Every chip passes, with no more than `working` bytes beside the weights.
+fn passes(case: &str, working: u64) {
+    for chip in CHIPS {
+        let seen = gate(chip, case).unwrap();
+        assert!(seen.report.dispatches > 100, "{chip}, {case}: {:?}", seen.report);
+        let violations = seen.report.violations;
+        assert!(violations.is_empty(), "{chip}, {case}: {violations:#?}");
+        let megabytes = seen.working / 1_000_000;
+        assert!(seen.working <= working, "{chip}, {case}: {megabytes} MB beside the weights");
+    }
+}
+
+#[test]
+fn transformer_at_480p() {
+    passes("transformer:832x480x81:Q4_K", 4_000_000_000);
+    passes("transformer:832x480x121:Q8_0", 5_000_000_000);
+}
+
+#[test]
+fn transformer_at_720p() {
+    passes("transformer:1280x720x81:Q8_0", 6_000_000_000);
+    passes("transformer:1280x720x121:Q4_K", 8_000_000_000);
+}
+
+#[test]
+fn vae_at_480p() {
+    passes("vae:832x480x81", 3_500_000_000);
+}
+
+#[test]
+fn vae_at_720p() {
+    passes("vae:1280x720x121", 7_000_000_000);
+}
+
+#[test]
+fn text_encoder() {
+    passes("umt5:Q8_0", 1_000_000_000);
+}
+
+#[test]
+fn an_unsupported_operation_is_caught() {
+    for chip in CHIPS {
+        let seen = gate(chip, "unsupported-op").unwrap();
+        let unsupported = |v: &Violation| matches!(v, Violation::Unsupported { .. });
+        assert!(seen.report.violations.iter().any(unsupported), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_bf16_norm_is_caught() {
+    for chip in CHIPS {
+        let seen = gate(chip, "bf16-norm").unwrap();
+        let not_f32 = |v: &Violation| matches!(v, Violation::NotF32 { .. });
+        assert!(seen.report.violations.iter().any(not_f32), "{seen:?}");
+    }
+}
+
+#[test]
+fn attention_of_70_000_rows_is_caught() {
+    for chip in CHIPS {
+        let said = gate(chip, "attention-of-70000-rows").unwrap_err();
+        assert!(said.contains("ne01 < 65536"), "{said}");
+    }
+}

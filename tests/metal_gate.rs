@@ -1,0 +1,127 @@
+//! Runs one of our real graphs through ggml's Metal encoder, without a GPU, and prints what it saw as
+//! JSON: `metal-gate CHIP CASE`. A process a case, for ggml ends the process where a check fails.
+//!
+//! - CHIP: `m1-max` or `m5-max`
+//! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `umt5:Q8_0`, or a planted failure:
+//!   `unsupported-op`, `bf16-norm`, `attention-of-70000-rows`
+
+#[cfg(target_os = "macos")]
+fn main() {}
+
+#[cfg(not(target_os = "macos"))]
+fn main() {
+    gate::main();
+}
+
+#[cfg(not(target_os = "macos"))]
+mod gate {
+    use e2e::gate::Seen;
+    use e2e::synthetic::{self, Transformer, Values};
+    use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
+    use gguf_video::models::text::Umt5Encoder;
+    use gguf_video::models::wan::{Config, WanModel, vae};
+    use gguf_video::models::{Denoiser, TextEncoder};
+    use gguf_video::pipeline::choose_device;
+    use null_metal::{Planted, run_planted};
+    use std::ops::ControlFlow;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// Tokens of the longest prompt.
+    const PROMPT: usize = 512;
+
+    #[expect(clippy::print_stdout, reason = "the result")]
+    pub(super) fn main() {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let [chip, case] = arguments.as_slice() else { panic!("metal-gate CHIP CASE") };
+        null_metal::register(match chip.as_str() {
+            "m1-max" => null_metal::M1_MAX,
+            "m5-max" => null_metal::M5_MAX,
+            other => panic!("no chip {other}"),
+        });
+        let device = choose_device("metal").unwrap();
+        device.forget_peak();
+        let folder = tempfile::tempdir().unwrap();
+        let steps = match *case.split(':').collect::<Vec<_>>() {
+            ["transformer", clip, dtype] => transformer(device, folder.path(), size(clip), dtype),
+            ["vae", clip] => decoder(device, folder.path(), size(clip)),
+            ["umt5", dtype] => text(device, folder.path(), dtype),
+            ["unsupported-op"] => plant(Planted::UnsupportedOp),
+            ["bf16-norm"] => plant(Planted::Bf16Norm),
+            ["attention-of-70000-rows"] => plant(Planted::AttentionOf70000Rows),
+            _ => panic!("no case {case}"),
+        };
+        let usage = device.peak_usage();
+        let (weights, working) = (usage.weights, usage.working());
+        let seen = Seen { report: null_metal::take_report(), seconds: steps, weights, working };
+        println!("{}", serde_json::to_string(&seen).unwrap());
+    }
+
+    fn size(clip: &str) -> [i64; 3] {
+        let sides: Vec<i64> = clip.split('x').map(|s| s.parse().unwrap()).collect();
+        sides.try_into().unwrap()
+    }
+
+    fn latents([w, h, frames]: [i64; 3]) -> HostTensor {
+        HostTensor::zeros([16, (frames - 1) / 4 + 1, h / 8, w / 8])
+    }
+
+    fn executor(device: Device) -> Executor {
+        Executor::new(device, Precision::Native, 1).unwrap()
+    }
+
+    fn go_on() -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn plant(planted: Planted) -> f64 {
+        run_planted(planted);
+        0.0
+    }
+
+    /// Seconds of one forward pass.
+    fn transformer(device: Device, folder: &Path, clip: [i64; 3], dtype: &str) -> f64 {
+        let (path, sizes) = (folder.join("wan.gguf"), Transformer::A14B_HIGH);
+        let dtype = dtype.parse().unwrap();
+        let file = Arc::new(synthetic::transformer(&path, sizes, dtype, Values::Zero));
+        let config = Config::new(&file).unwrap();
+        let model = WanModel::new(&Weights::load(file, device).unwrap(), config).unwrap();
+        let mut exec = executor(device);
+        let prompt = HostTensor::zeros([PROMPT as i64, model.config().text_dim]);
+        let text = model.condition(&mut exec, &prompt).unwrap();
+        // Guided runs keep the keys and values of two prompts.
+        let _negative = model.condition(&mut exec, &prompt).unwrap();
+        let before = exec.done();
+        model.velocity(&mut exec, &latents(clip), 500, &text, &mut go_on).unwrap();
+        exec.limits().rates.seconds(exec.done().work + before.work * -1.0)
+    }
+
+    /// Seconds of the whole clip; its first two latent frames hold every graph that there is.
+    fn decoder(device: Device, folder: &Path, clip: [i64; 3]) -> f64 {
+        let file = Arc::new(synthetic::vae(&folder.join("vae.gguf"), Values::Zero));
+        let config = vae::Config::new(&file).unwrap();
+        let vae = vae::WanVae::new(&Weights::load(file, device).unwrap(), config).unwrap();
+        let mut exec = executor(device);
+        let mut decoding = vae.decode(&exec, latents(clip)).unwrap();
+        let mut frame = || {
+            let before = exec.done();
+            let mut push = |_| Ok::<(), ComputeError>(());
+            decoding.next_frames(&mut exec, &mut go_on, &mut push).unwrap();
+            exec.limits().rates.seconds(exec.done().work + before.work * -1.0)
+        };
+        let (first, second) = (frame(), frame());
+        first + second * ((clip[2] - 1) / 4) as f64
+    }
+
+    /// Seconds of one prompt.
+    fn text(device: Device, folder: &Path, dtype: &str) -> f64 {
+        let dtype = dtype.parse().unwrap();
+        let path = folder.join("umt5.gguf");
+        let file = Arc::new(synthetic::umt5_xxl(&path, dtype, Values::Zero));
+        let weights = Weights::load(file.clone(), device).unwrap();
+        let encoder = Umt5Encoder::new(&weights, &file).unwrap();
+        let mut exec = executor(device);
+        encoder.encode(&mut exec, &[0; PROMPT], &mut go_on).unwrap();
+        exec.limits().rates.seconds(exec.done().work)
+    }
+}

@@ -1,0 +1,254 @@
+//! Model files of real sizes without a real model: for measuring time and memory, and for what
+//! looks at graphs alone.
+
+use gguf::{DType, File, Metadata, TensorSpec, Writer};
+use half::f16;
+use std::path::Path;
+
+/// What the tensors hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Values {
+    /// Numbers about as large as trained weights.
+    Random,
+    /// Nothing: the file takes no disk.
+    Zero,
+}
+
+/// Sizes of a Wan transformer.
+#[derive(Clone, Copy, Debug)]
+pub struct Transformer {
+    pub dim: u64,
+    pub ffn: u64,
+    pub heads: u32,
+    pub layers: u32,
+    /// `high_noise`, `low_noise` or `single`.
+    pub expert: &'static str,
+}
+
+impl Transformer {
+    pub const A14B_HIGH: Self =
+        Self { dim: 5120, ffn: 13_824, heads: 40, layers: 40, expert: "high_noise" };
+    pub const A14B_LOW: Self = Self { expert: "low_noise", ..Self::A14B_HIGH };
+    pub const WAN21_1_3B: Self =
+        Self { dim: 1536, ffn: 8960, heads: 12, layers: 30, expert: "single" };
+}
+
+/// Channels of UMT5's hidden states.
+const TEXT: u64 = 4096;
+const FREQUENCY: u64 = 256;
+
+/// A tensor, and whether recipes quantize it.
+struct Planned {
+    name: String,
+    shape: Vec<u64>,
+    quantized: bool,
+}
+
+#[derive(Default)]
+struct List(Vec<Planned>);
+
+impl List {
+    fn plain(&mut self, name: String, shape: &[u64]) {
+        self.0.push(Planned { name, shape: shape.to_vec(), quantized: false });
+    }
+
+    fn matrix(&mut self, name: String, inputs: u64, outputs: u64) {
+        self.0.push(Planned { name, shape: vec![outputs, inputs], quantized: true });
+    }
+
+    /// With a bias; quantized in the blocks alone.
+    fn linear(&mut self, name: &str, inputs: u64, outputs: u64) {
+        let quantized = name.starts_with("blocks.");
+        self.0.push(Planned {
+            name: format!("{name}.weight"),
+            shape: vec![outputs, inputs],
+            quantized,
+        });
+        self.plain(format!("{name}.bias"), &[outputs]);
+    }
+
+    fn conv(&mut self, name: &str, shape: &[u64]) {
+        self.plain(format!("{name}.weight"), shape);
+        self.plain(format!("{name}.bias"), &shape[..1]);
+    }
+}
+
+/// A Wan transformer with block matrices of type `dtype`.
+pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values) -> File {
+    let Transformer { dim, ffn, heads, layers, expert } = sizes;
+    let mut m = Metadata::new();
+    m.set("general.architecture", "wan").set("wan.variant", "synthetic");
+    m.set("wan.expert", expert).set("wan.boundary_ratio", 0.875f32);
+    m.set("wan.flow_shift", 3f32).set("wan.guidance_scale", 4f32).set("wan.steps", 40u32);
+    m.set("wan.attention.head_count", heads).set("wan.block_count", layers);
+    m.set("wan.attention.layer_norm_epsilon", 1e-6f32);
+    m.set("wan.embedding_length", dim as u32).set("wan.feed_forward_length", ffn as u32);
+    m.set("wan.text_length", 512u32).set("wan.text_embedding_length", TEXT as u32);
+    m.set("wan.frequency_length", FREQUENCY as u32);
+
+    let mut list = List::default();
+    list.conv("patch_embedding", &[dim, 16, 1, 2, 2]);
+    list.linear("text_embedding.0", TEXT, dim);
+    list.linear("text_embedding.2", dim, dim);
+    list.linear("time_embedding.0", FREQUENCY, dim);
+    list.linear("time_embedding.2", dim, dim);
+    list.linear("time_projection.1", dim, 6 * dim);
+    for block in 0..layers {
+        let at = format!("blocks.{block}");
+        for attention in ["self_attn", "cross_attn"] {
+            for part in ["q", "k", "v", "o"] {
+                list.linear(&format!("{at}.{attention}.{part}"), dim, dim);
+            }
+            list.plain(format!("{at}.{attention}.norm_q.weight"), &[dim]);
+            list.plain(format!("{at}.{attention}.norm_k.weight"), &[dim]);
+        }
+        list.linear(&format!("{at}.ffn.0"), dim, ffn);
+        list.linear(&format!("{at}.ffn.2"), ffn, dim);
+        list.plain(format!("{at}.norm3.weight"), &[dim]);
+        list.plain(format!("{at}.norm3.bias"), &[dim]);
+        list.plain(format!("{at}.modulation"), &[1, 6, dim]);
+    }
+    list.linear("head.head", dim, 64);
+    list.plain("head.modulation".into(), &[1, 2, dim]);
+    write(path, &m, list, dtype, values)
+}
+
+/// The decoder of Wan 2.1's VAE.
+pub fn vae(path: &Path, values: Values) -> File {
+    const BASE: u64 = 96;
+    const Z: u64 = 16;
+    let mut m = Metadata::new();
+    m.set("general.architecture", "wanvae").set("wanvae.base_dim", BASE as u32);
+    m.set("wanvae.z_dim", Z as u32).set("wanvae.num_res_blocks", 2u32);
+    m.set("wanvae.dim_mult", "1,2,4,4").set("wanvae.temporal_downsample", "false,true,true");
+    m.set("wanvae.latents_mean", vec!["0"; Z as usize].join(","));
+    m.set("wanvae.latents_std", vec!["1"; Z as usize].join(","));
+
+    let mut list = List::default();
+    let residual = |list: &mut List, at: &str, i: u64, o: u64| {
+        list.plain(format!("{at}.residual.0.gamma"), &[i, 1, 1, 1]);
+        list.conv(&format!("{at}.residual.2"), &[o, i, 3, 3, 3]);
+        list.plain(format!("{at}.residual.3.gamma"), &[o, 1, 1, 1]);
+        list.conv(&format!("{at}.residual.6"), &[o, o, 3, 3, 3]);
+        if i != o {
+            list.conv(&format!("{at}.shortcut"), &[o, i, 1, 1, 1]);
+        }
+    };
+    let top = 4 * BASE;
+    list.conv("conv2", &[Z, Z, 1, 1, 1]);
+    list.conv("decoder.conv1", &[top, Z, 3, 3, 3]);
+    residual(&mut list, "decoder.middle.0", top, top);
+    list.plain("decoder.middle.1.norm.gamma".into(), &[top, 1, 1]);
+    list.conv("decoder.middle.1.to_qkv", &[3 * top, top, 1, 1]);
+    list.conv("decoder.middle.1.proj", &[top, top, 1, 1]);
+    residual(&mut list, "decoder.middle.2", top, top);
+    for (level, (inputs, outputs)) in [(4, 4), (2, 4), (2, 2), (1, 1)].into_iter().enumerate() {
+        for i in 0..3 {
+            let inputs = if i == 0 { inputs } else { outputs };
+            let at = format!("decoder.upsamples.{}", 4 * level + i);
+            residual(&mut list, &at, inputs * BASE, outputs * BASE);
+        }
+    }
+    for (index, channels, in_time) in [(3, 4, true), (7, 4, true), (11, 2, false)] {
+        let (at, c) = (format!("decoder.upsamples.{index}"), channels * BASE);
+        list.conv(&format!("{at}.resample.1"), &[c / 2, c, 3, 3]);
+        if in_time {
+            list.conv(&format!("{at}.time_conv"), &[2 * c, c, 3, 1, 1]);
+        }
+    }
+    list.plain("decoder.head.0.gamma".into(), &[BASE, 1, 1, 1]);
+    list.conv("decoder.head.2", &[3, BASE, 3, 3, 3]);
+    write(path, &m, list, DType::F32, values)
+}
+
+/// The encoder of UMT5-XXL, without a tokenizer.
+pub fn umt5_xxl(path: &Path, dtype: DType, values: Values) -> File {
+    const LAYERS: u32 = 24;
+    const FFN: u64 = 10_240;
+    const HEADS: u64 = 64;
+    const VOCABULARY: u64 = 256_384;
+    let mut m = Metadata::new();
+    m.set("general.architecture", "t5encoder").set("t5encoder.block_count", LAYERS);
+    m.set("t5encoder.embedding_length", TEXT as u32)
+        .set("t5encoder.feed_forward_length", FFN as u32);
+    m.set("t5encoder.attention.head_count", HEADS as u32);
+    m.set("t5encoder.attention.key_length", (TEXT / HEADS) as u32);
+    m.set("t5encoder.vocab_size", VOCABULARY as u32);
+    m.set("t5encoder.attention.relative_buckets_count", 32u32);
+    m.set("t5encoder.attention.layer_norm_rms_epsilon", 1e-6f32);
+    let mut list = List::default();
+    list.matrix("token_embd.weight".into(), TEXT, VOCABULARY);
+    for layer in 0..LAYERS {
+        let at = format!("enc.blk.{layer}");
+        list.plain(format!("{at}.attn_norm.weight"), &[TEXT]);
+        for part in ["q", "k", "v", "o"] {
+            list.matrix(format!("{at}.attn_{part}.weight"), TEXT, TEXT);
+        }
+        list.plain(format!("{at}.attn_rel_b.weight"), &[32, HEADS]);
+        list.plain(format!("{at}.ffn_norm.weight"), &[TEXT]);
+        list.matrix(format!("{at}.ffn_gate.weight"), TEXT, FFN);
+        list.matrix(format!("{at}.ffn_up.weight"), TEXT, FFN);
+        list.matrix(format!("{at}.ffn_down.weight"), FFN, TEXT);
+    }
+    list.plain("enc.output_norm.weight".into(), &[TEXT]);
+    write(path, &m, list, dtype, values)
+}
+
+fn write(path: &Path, m: &Metadata, List(list): List, dtype: DType, values: Values) -> File {
+    let of = |planned: &Planned| if planned.quantized { dtype } else { DType::F32 };
+    let spec = |planned: &Planned| TensorSpec {
+        name: planned.name.clone(),
+        shape: planned.shape.clone(),
+        dtype: of(planned),
+    };
+    let mut writer = Writer::create(path, m, list.iter().map(spec).collect()).unwrap();
+    let mut state = 1;
+    for planned in &list {
+        match values {
+            Values::Zero => writer.skip().unwrap(),
+            Values::Random => {
+                let elements = planned.shape.iter().product::<u64>();
+                // Uniform numbers whose variance keeps a layer's results as large as its inputs.
+                let scale = match planned.shape[1..].iter().product::<u64>() {
+                    1 => 0.02,
+                    inputs => (3.0 / inputs as f32).sqrt(),
+                };
+                writer.write(&random(of(planned), elements, scale, &mut state)).unwrap();
+            }
+        }
+    }
+    writer.finish().unwrap();
+    File::open(path).unwrap()
+}
+
+/// Numbers between `-scale` and `scale`: in quantized types the scales are chosen and the quants
+/// are any bits.
+fn random(dtype: DType, elements: u64, scale: f32, state: &mut u32) -> Vec<u8> {
+    let mut next = || {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*state >> 24) as u8
+    };
+    let blocks = elements / dtype.block_len();
+    let mut bytes = Vec::with_capacity((blocks * dtype.block_bytes()) as usize);
+    for _ in 0..blocks {
+        match dtype {
+            DType::F32 => bytes.extend((scale * (f32::from(next()) / 127.5 - 1.0)).to_le_bytes()),
+            DType::F16 => {
+                let value = f16::from_f32(scale * (f32::from(next()) / 127.5 - 1.0));
+                bytes.extend(value.to_le_bytes());
+            }
+            DType::Q8_0 => {
+                bytes.extend(f16::from_f32(scale / 127.0).to_le_bytes());
+                bytes.extend((0..32).map(|_| next()));
+            }
+            DType::Q4_K => {
+                // Six-bit scales and minima, about 32 of them; the mean quant is 7.5.
+                bytes.extend(f16::from_f32(scale / 256.0).to_le_bytes());
+                bytes.extend(f16::from_f32(scale / 32.0).to_le_bytes());
+                bytes.extend((0..140).map(|_| next()));
+            }
+            other => panic!("no random {other} here: F32, F16, Q8_0 and Q4_K are"),
+        }
+    }
+    bytes
+}
