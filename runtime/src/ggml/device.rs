@@ -1,6 +1,6 @@
 //! The hardware that ggml found.
 
-use super::log;
+use super::{Storage, log};
 use ggml_sys as sys;
 use std::ffi::{CStr, c_char};
 use std::fmt;
@@ -72,6 +72,15 @@ impl Device {
             "CUDA" => Family::Cuda,
             "Vulkan" => Family::Vulkan,
             _ => Family::Other,
+        }
+    }
+
+    /// How to keep what is only read in matrix products and attention: GPUs round their operands to
+    /// F16 anyway.
+    pub fn operands(self) -> Storage {
+        match self.family() {
+            Family::Cpu => Storage::F32,
+            _ => Storage::F16,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::graph::{Node, Values, Write};
 use super::probe::Probe;
 use super::work::Work;
-use super::{Device, Graph, HostTensor, Limits, Precision, Shape, Storage, Tensor};
+use super::{Device, Graph, HostTensor, Limits, Precision, Shape, Tensor};
 use super::{dry, log, optimize, table};
 use ggml_sys as sys;
 use std::ffi::CStr;
@@ -118,15 +118,6 @@ impl Executor {
 
     pub fn done(&self) -> Done {
         self.done
-    }
-
-    /// How this device keeps what it only reads again in matrix products and attention: GPUs round
-    /// their operands to F16 anyway.
-    pub fn cache_storage(&self) -> Storage {
-        match self.device.family() {
-            super::Family::Cpu => Storage::F32,
-            _ => Storage::F16,
-        }
     }
 
     /// Hands every [`Tensor::tap`] of later runs to `observer`: parity tests, importance matrices.

@@ -1,7 +1,7 @@
 //! A computation being described. Nodes are bump-allocated in the executor's arena; nothing is
 //! computed while a graph is built.
 
-use super::{DeviceTensor, HostTensor, Limits, Param, Shape, optimize};
+use super::{DeviceTensor, HostTensor, Limits, Param, Shape, Storage, optimize};
 use ggml_sys as sys;
 use std::any::Any;
 use std::cell::RefCell;
@@ -117,22 +117,30 @@ impl Graph {
     /// F32 memory of this run that starts undefined: a target for [`Tensor::set`].
     #[track_caller]
     pub fn uninitialized(&self, shape: impl Into<Shape>) -> Tensor<'_> {
-        let ne = shape.into().to_ne();
-        // SAFETY: `ctx` is valid, and `node` has checked its room.
-        self.node(|ctx| unsafe { sys::ggml_new_tensor(ctx, sys::GGML_TYPE_F32, 4, ne.as_ptr()) })
+        self.memory(shape.into(), Storage::F32)
     }
 
-    /// F32 memory that this graph's convolutions share. It is free again once the tensor given to
+    #[track_caller]
+    fn memory(&self, shape: Shape, storage: Storage) -> Tensor<'_> {
+        let ne = shape.to_ne();
+        // SAFETY: `ctx` is valid, and `node` has checked its room.
+        self.node(|ctx| unsafe { sys::ggml_new_tensor(ctx, storage.dtype(), 4, ne.as_ptr()) })
+    }
+
+    /// Memory that this graph's convolutions share. It is free again once the tensor given to
     /// [`Graph::release_scratch`] has been computed; until then nobody may ask for it.
     #[track_caller]
-    pub(super) fn scratch(&self, shape: impl Into<Shape>) -> Tensor<'_> {
+    pub(super) fn scratch(&self, shape: impl Into<Shape>, storage: Storage) -> Tensor<'_> {
         let shape = shape.into();
         let elements = shape.elements() as i64;
         let old = self.scratch.borrow_mut().take();
-        // SAFETY: nodes live as long as the graph.
-        let fits = |s: &Scratch| unsafe { s.memory.as_ref() }.ne[0] >= elements;
+        let fits = |s: &Scratch| {
+            // SAFETY: nodes live as long as the graph.
+            let memory = unsafe { s.memory.as_ref() };
+            memory.ne[0] >= elements && memory.type_ == storage.dtype()
+        };
         let Scratch { memory, reader } = old.filter(fits).unwrap_or_else(|| Scratch {
-            memory: self.uninitialized([elements]).raw,
+            memory: self.memory([elements].into(), storage).raw,
             reader: None,
         });
         let view = Tensor { raw: memory, graph: self }.narrow4(3, 0..elements).reshape(shape);

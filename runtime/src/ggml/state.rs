@@ -7,7 +7,7 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-/// How a [`DeviceTensor`] holds its values.
+/// How values are held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Storage {
     F32,
@@ -33,6 +33,13 @@ impl Storage {
         match self {
             Self::F32 => sys::GGML_TYPE_F32,
             Self::F16 => sys::GGML_TYPE_F16,
+        }
+    }
+
+    pub(super) fn bytes(self) -> i64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
         }
     }
 }

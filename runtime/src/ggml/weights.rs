@@ -1,7 +1,7 @@
 //! The tensors of one model file on one device, immutable once loaded.
 
 use super::graph::Node;
-use super::{Capacity, Device, Family, Shape, dry};
+use super::{Capacity, Device, Family, Shape, Storage, dry};
 use ggml_sys as sys;
 use gguf::DType;
 use std::any::Any;
@@ -179,21 +179,27 @@ impl<'w> Scope<'w> {
         Ok(Param { raw: store.by_name[&self.join(&name)], store: store.clone() })
     }
 
-    /// An F32 tensor of `to` made at load from the values of `name`, which must have `shape`: the
-    /// layout that a kernel wants.
+    /// A tensor of `to` made at load from the values of `name`, which must have `shape`: the layout
+    /// that a kernel wants.
     pub fn derived<const N: usize>(
         &self,
         name: &str,
         shape: &[i64],
         to: [i64; N],
+        storage: Storage,
         make: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Result<Param, LoadError> {
-        let to = Shape::from(to);
         if self.weights.0.device.is_dry() {
             self.take(name, shape)?;
-            return self.owned(&self.join(&name), to, vec![0.0; to.elements()]);
+            return self.owned(&self.join(&name), to.into(), storage, None);
         }
-        self.owned(&self.join(&name), to, make(self.values(name, shape)?))
+        let values = make(self.values(name, shape)?);
+        self.owned(&self.join(&name), to.into(), storage, Some(values))
+    }
+
+    /// How this scope's device wants [`Scope::derived`] operands of matrix products.
+    pub fn operands(&self) -> Storage {
+        self.weights.0.device.operands()
     }
 
     /// F32 values that the file keeps in its metadata.
@@ -202,26 +208,45 @@ impl<'w> Scope<'w> {
         shape: [i64; N],
         values: Vec<f32>,
     ) -> Result<Param, LoadError> {
-        self.owned("constant", Shape::from(shape), values)
+        self.owned("constant", shape.into(), Storage::F32, Some(values))
     }
 
-    fn owned(&self, name: &str, shape: Shape, values: Vec<f32>) -> Result<Param, LoadError> {
+    /// Without `values`, they are unknown: in dry runs.
+    fn owned(
+        &self,
+        name: &str,
+        shape: Shape,
+        storage: Storage,
+        values: Option<Vec<f32>>,
+    ) -> Result<Param, LoadError> {
         let store = &self.weights.0;
-        assert_eq!(values.len(), shape.elements(), "`{name}` of {shape:?}");
+        let bytes: Option<Vec<u8>> = values.map(|values| {
+            assert_eq!(values.len(), shape.elements(), "`{name}` of {shape:?}");
+            match storage {
+                Storage::F32 => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
+                Storage::F16 => {
+                    values.iter().flat_map(|&v| half::f16::from_f32(v).to_ne_bytes()).collect()
+                }
+            }
+        });
+        let dtype = match storage {
+            Storage::F32 => DType::F32,
+            Storage::F16 => DType::F16,
+        };
         // SAFETY: as in `load`, with a buffer that ggml allocates.
         let (block, raw) = unsafe {
             let ctx = context(1);
-            let raw = new_tensor(ctx, name, DType::F32, shape);
+            let raw = new_tensor(ctx, name, dtype, shape);
             let kind = dry::buffer_type(store.device);
             let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
-            let bytes = size_of_val(values.as_slice());
             let Some(buffer) = NonNull::new(buffer) else {
+                let bytes = sys::ggml_nbytes(raw.as_ptr());
                 sys::ggml_free(ctx.as_ptr());
                 return Err(no_room(&store.file, store.device, bytes));
             };
-            if !store.device.is_dry() {
-                let values = values.as_ptr().cast();
-                sys::ggml_backend_tensor_set(raw.as_ptr(), values, 0, bytes);
+            if let (Some(bytes), false) = (bytes, store.device.is_dry()) {
+                let values = bytes.as_ptr().cast();
+                sys::ggml_backend_tensor_set(raw.as_ptr(), values, 0, bytes.len());
             }
             (Block::new(ctx, buffer, store.device), raw)
         };

@@ -28,7 +28,7 @@ impl CausalConv3d {
         let shape = [o, i, kt, kh, kw];
         let order = |v: Vec<f32>| patch_order(&v, [o, i], kernel);
         Ok(Self {
-            weight: w.derived("weight", &shape, [o, kt * kh * kw * i], order)?,
+            weight: w.derived("weight", &shape, [o, kt * kh * kw * i], w.operands(), order)?,
             bias: w.param("bias", [o])?,
             kernel,
             inputs: i,
@@ -65,7 +65,7 @@ impl Conv2d {
         let order = |v: Vec<f32>| patch_order(&v, [o, i], kernel);
         let columns = side * side * i;
         Ok(Self {
-            weight: w.derived("weight", &[o, i, side, side], [o, columns], order)?,
+            weight: w.derived("weight", &[o, i, side, side], [o, columns], w.operands(), order)?,
             bias: w.param("bias", [o])?,
             kernel,
         })

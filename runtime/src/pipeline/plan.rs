@@ -55,15 +55,21 @@ impl Plan {
         let text = text(&machine, folder, request)?;
         let experts = experts(&machine, folder, request)?;
         let vae = decoder(&machine, folder, request)?;
-        let together: u64 = experts.iter().map(|part| part.usage.weights).sum();
-        let working = experts.iter().map(|part| part.usage.working()).max().unwrap_or(0);
-        // Each expert keeps its own keys and values of the prompts: count the working set twice.
-        let keep_both = together + 2 * working <= machine.transformer.capacity().free;
-        Ok(Self { text, experts, vae, keep_both: keep_both && folder.transformer_2.is_some() })
+        let mut plan = Self { text, experts, vae, keep_both: folder.transformer_2.is_some() };
+        plan.keep_both &= plan.most() <= machine.transformer.capacity().free;
+        Ok(plan)
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         std::iter::once(&self.text).chain(&self.experts).chain([&self.vae])
+    }
+
+    /// Bytes that the run holds when it holds the most, should all parts be on one device.
+    pub fn most(&self) -> u64 {
+        let largest = self.parts().map(|part| part.usage.total()).max().unwrap_or(0);
+        // Each expert has its own keys and values of the prompts: count its working set, too.
+        let both = self.experts.iter().map(|part| part.usage.total()).sum();
+        if self.keep_both { largest.max(both) } else { largest }
     }
 
     pub fn seconds(&self) -> f64 {
@@ -183,9 +189,8 @@ impl fmt::Display for Plan {
             let time = duration(part.seconds);
             writeln!(f, "  {name:<18}{weights:>8} +{working:>8}  on {device}, about {time}")?;
         }
-        let peak = self.parts().map(|part| part.usage.total()).max().unwrap_or(0);
         let capacity = self.experts[0].device.capacity().total;
-        write!(f, "  {:<18}{:>8} of {}", "at most", bytes(peak), bytes(capacity))?;
+        write!(f, "  {:<18}{:>8} of {}", "at most", bytes(self.most()), bytes(capacity))?;
         if self.experts.len() == 2 {
             let both = if self.keep_both { "both experts stay" } else { "one expert at a time" };
             write!(f, ", {both}")?;

@@ -31,13 +31,12 @@ impl<'g> Tensor<'g> {
         let (q, k, v) = (self.dense_rows(), k.dense_rows(), v.dense_rows());
         // SAFETY: the nodes are alive for `'g`; `attention` checked the shapes, and the rows are
         // dense, as ggml asserts; there is no mask.
-        self.graph.node(|ctx| unsafe {
+        let out = self.graph.node(|ctx| unsafe {
             let (q, k, v) = (q.raw.as_ptr(), k.raw.as_ptr(), v.raw.as_ptr());
             let scale = 1.0 / (d as f32).sqrt();
-            let out = sys::ggml_flash_attn_ext(ctx, q, k, v, std::ptr::null_mut(), scale, 0.0, 0.0);
-            sys::ggml_flash_attn_ext_set_prec(out, sys::GGML_PREC_F32);
-            out
-        })
+            sys::ggml_flash_attn_ext(ctx, q, k, v, std::ptr::null_mut(), scale, 0.0, 0.0)
+        });
+        out.accumulated(sys::GGML_PREC_F32)
     }
 
     /// Rotates pairs of neighbouring channels `start..start + dims` of `[N, H, D]`: pair `j` of

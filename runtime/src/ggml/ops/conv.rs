@@ -18,7 +18,7 @@ pub type Kernel = [i64; 3];
 
 /// `torch.nn.functional.conv3d` without padding, with stride 1, for one frame of the result: as
 /// many `frames` `[H, W, C]` as the kernel has, F32 or F16, with a weight `[O, kt · kh · kw · C]`
-/// in [`patch_order`], give `[H - kh + 1, W - kw + 1, O]`.
+/// in [`patch_order`], F32 or F16 as the patches shall be, give `[H - kh + 1, W - kw + 1, O]`.
 #[track_caller]
 pub fn conv3d<'g>(
     frames: &[Tensor<'g>],
@@ -37,11 +37,11 @@ pub fn conv3d<'g>(
     let [height, width] = [h - kh + 1, w - kw + 1];
     assert!(height > 0 && width > 0, "conv3d: {x:?} is smaller than the kernel");
 
-    let fewest = (height + MAX_BANDS - 1) / MAX_BANDS;
-    let rows = (g.limits().scratch / (width * columns * 4)).max(fewest);
+    let (fewest, storage) = ((height + MAX_BANDS - 1) / MAX_BANDS, weight.storage());
+    let rows = (g.limits().scratch / (width * columns * storage.bytes())).max(fewest);
     let runs: Vec<_> = frames.iter().map(|frame| frame.windows(kw)).collect();
     let band = |Range { start: top, end: bottom }: Range<i64>| {
-        let band = g.scratch([bottom - top, width, columns]);
+        let band = g.scratch([bottom - top, width, columns], storage);
         let taps = runs
             .iter()
             .flat_map(|frame| (0..kh).map(move |dh| frame.narrow(0, top + dh..bottom + dh)));

@@ -41,6 +41,14 @@ impl<'g> Tensor<'g> {
         self.graph.node(|ctx| unsafe { f(ctx, self.raw.as_ptr(), rhs.as_ptr()) })
     }
 
+    /// This matrix product or attention, with sums of at least this precision.
+    fn accumulated(self, least: sys::ggml_prec) -> Self {
+        // SAFETY: the node is alive for `'g`.
+        let taken = unsafe { sys::ggml_prec_set_acc(self.raw.as_ptr(), least) };
+        assert!(taken, "accumulated: {self:?} has no sums");
+        self
+    }
+
     /// A tensor whose values lie densely in row-major order: itself, if they do.
     #[track_caller]
     pub fn contiguous(self) -> Self {

@@ -364,13 +364,24 @@ fn naive_conv3d(x: &Cube, c: i64, w: &[f32], o: i64, [kt, kh, kw]: [i64; 3]) -> 
 
 #[track_caller]
 fn check_conv3d([t, h, w, c]: [i64; 4], o: i64, kernel: [i64; 3]) {
+    check_conv3d_in(Storage::F32, 1e-5, [t, h, w, c], o, kernel);
+}
+
+#[track_caller]
+fn check_conv3d_in(
+    storage: Storage,
+    tolerance: f32,
+    [t, h, w, c]: [i64; 4],
+    o: i64,
+    kernel: [i64; 3],
+) {
     let x = Cube::noise([t, h, w * c], 23);
     let columns = c * kernel.iter().product::<i64>();
     let weight = Cube::noise([1, o, columns], 24);
     let expected = naive_conv3d(&x, c, &weight.data, o, kernel);
     let ordered = HostTensor::new([o, columns], patch_order(&weight.data, [o, c], kernel));
-    check([&x], &expected, 1e-5, |[x]| {
-        let weight = x.graph().input(&ordered);
+    check([&x], &expected, tolerance, |[x]| {
+        let weight = x.graph().input(&ordered).stored(storage);
         let frame = |i: i64| x.narrow(0, i..i + 1).reshape([h, w, c]);
         let result = |i: i64| {
             let frames: Vec<_> = (i..i + kernel[0]).map(frame).collect();
@@ -386,6 +397,14 @@ fn check_conv3d([t, h, w, c]: [i64; 4], o: i64, kernel: [i64; 3]) {
 fn conv3d_of_every_kernel_of_the_vae() {
     for kernel in [[3, 3, 3], [1, 3, 3], [3, 1, 1], [1, 1, 1]] {
         check_conv3d([4, 6, 7, 5], 3, kernel);
+    }
+}
+
+/// As GPUs do it: patches and weights of F16.
+#[test]
+fn conv3d_of_half_precision_patches() {
+    for kernel in [[3, 3, 3], [1, 3, 3], [3, 1, 1], [1, 1, 1]] {
+        check_conv3d_in(Storage::F16, 1e-2, [4, 6, 7, 5], 3, kernel);
     }
 }
 

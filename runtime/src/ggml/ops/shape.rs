@@ -115,11 +115,21 @@ impl<'g> Tensor<'g> {
         next
     }
 
+    /// How this tensor's values are held: F32 or F16.
+    #[track_caller]
+    pub(super) fn storage(self) -> Storage {
+        // SAFETY: the node is alive for `'g`.
+        match unsafe { self.raw.as_ref() }.type_ {
+            sys::GGML_TYPE_F32 => Storage::F32,
+            sys::GGML_TYPE_F16 => Storage::F16,
+            other => panic!("storage: ggml's type {other}"),
+        }
+    }
+
     /// The same values, held as `storage` does.
     #[track_caller]
     pub fn stored(self, storage: Storage) -> Self {
-        // SAFETY: the node is alive for `'g`.
-        if unsafe { self.raw.as_ref() }.type_ == storage.dtype() {
+        if self.storage() == storage {
             return self;
         }
         // SAFETY: as above; ggml casts between F32 and F16.

@@ -378,7 +378,7 @@ fn keys_values(
     exec: &Executor,
     shape: [i64; 3],
 ) -> Result<(DeviceTensor, DeviceTensor), ComputeError> {
-    let state = || DeviceTensor::new(exec.device(), shape, exec.cache_storage());
+    let state = || DeviceTensor::new(exec.device(), shape, exec.device().operands());
     Ok((state()?, state()?))
 }
 

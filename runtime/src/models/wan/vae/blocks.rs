@@ -1,6 +1,6 @@
 //! The building blocks of encoder and decoder.
 
-use crate::ggml::{LoadError, Param, Scope, Tensor};
+use crate::ggml::{LoadError, Param, Scope, Storage, Tensor};
 use crate::nn::{CausalConv3d, Conv2d, History, scored_attention};
 
 /// `F.normalize(x, dim=channels) · √C · gamma`, which is RMS normalization.
@@ -11,7 +11,7 @@ pub(super) struct RmsNorm {
 impl RmsNorm {
     /// `gamma` has two or three dimensions of 1 behind the channels.
     pub(super) fn new<const N: usize>(w: Scope<'_>, shape: [i64; N]) -> Result<Self, LoadError> {
-        Ok(Self { gamma: w.derived("gamma", &shape, [shape[0]], |v| v)? })
+        Ok(Self { gamma: w.derived("gamma", &shape, [shape[0]], Storage::F32, |v| v)? })
     }
 
     pub(super) fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {

@@ -169,7 +169,8 @@ impl WanVae {
         for stage in &self.stages {
             let slots = |conv: &CausalConv3d| {
                 let remembered = conv.remembered([shape[0], shape[1]]);
-                let slot = || DeviceTensor::new(exec.device(), remembered, exec.cache_storage());
+                let slot =
+                    || DeviceTensor::new(exec.device(), remembered, exec.device().operands());
                 Ok([slot()?, slot()?])
             };
             let memory =
@@ -249,7 +250,7 @@ impl Decoding<'_> {
         };
         let (first, place) = (index == 0, &mut self.places[at]);
         let mut remembered = false;
-        let storage = exec.cache_storage();
+        let storage = exec.device().operands();
         exec.update(|g| {
             let memory = place.memory.iter();
             let (turn, used) = (place.turn, &mut remembered);

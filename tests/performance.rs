@@ -1,0 +1,161 @@
+//! Writes docs/performance.md from two benchmarks' CSV files: `performance TRANSFORMER.csv VAE.csv`.
+//! `script/performance` calls it. The rest it finds out itself: what full-size models would take of
+//! Macs, by ggml's Metal encoder and the runtime's own plan.
+
+#[cfg(target_os = "macos")]
+fn main() {}
+
+#[cfg(not(target_os = "macos"))]
+fn main() {
+    page::main();
+}
+
+#[cfg(not(target_os = "macos"))]
+mod page {
+    use e2e::gate;
+    use e2e::synthetic::{self, Transformer, Values};
+    use gguf::DType;
+    use gguf_video::ggml::Precision;
+    use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, choose_device};
+    use std::fmt::Write;
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const INTRODUCTION: &str = "\
+# Performance
+
+Made by `script/performance`; nothing here is typed by hand but the figures of other programs, which say so.
+
+## On a CPU
+
+A Wan 2.1 model of 1.3B parameters with random weights, two threads. Seconds of one forward pass (one step
+without guidance), and of decoding the clip.
+";
+
+    const PEER: &str = "
+For comparison, stable-diffusion.cpp (97d29908) with the same shapes and two threads, on another day and a machine of
+the same kind, so not a measurement of this page: 7.5 s a step with Q8_0, 4.2 s with Q4_K, 8.5 s with F16 and
+19.7 s of decoding at 128x128x5; 30.5 s a step with Q8_0 and 130 s of decoding at 256x256x9.
+";
+
+    const METAL: &str = "
+## On Macs, estimated
+
+No Mac was measured. ggml's own Metal encoder ran over the real graphs on Linux (`null-metal`), and each dispatch was
+given a time from published peak rates: matrix products at 72 % of an M1 Max's 10.4 TFLOP/s and 60 % of an M5 Max's 60,
+attention at 45 %, everything else at 70 % of the memory's bandwidth. The dispatches, their sizes and the memory are
+facts; the seconds are guesses. *Forward*: one pass of one A14B expert; a guided step is two. *Decode*: the whole
+clip. *Beside weights*: everything else that the part holds at its most, with the keys and values of two prompts.
+
+| chip | part | dispatches | longest dispatch | longest graph | seconds | weights | beside weights |
+|---|---|---|---|---|---|---|---|
+";
+
+    const PLAN: &str = "
+## Memory of a run
+
+What `gguf-video run` prints before it begins, for Wan 2.2 T2V A14B on an M1 Max with 64 GB, of which Metal
+recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has the experts' type. (Weights + everything else.)
+";
+
+    #[expect(clippy::print_stdout, reason = "the page")]
+    pub(super) fn main() {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let [transformer, vae] = arguments.as_slice() else {
+            panic!("performance TRANSFORMER.csv VAE.csv")
+        };
+        let mut page = INTRODUCTION.to_owned();
+        for csv in [transformer, vae] {
+            table(&mut page, &fs::read_to_string(csv).unwrap());
+        }
+        page += PEER;
+        page += METAL;
+        estimates(&mut page);
+        page += PLAN;
+        plans(&mut page);
+        println!("{}", page.trim_end());
+    }
+
+    fn table(page: &mut String, csv: &str) {
+        let mut lines = csv.lines().map(|line| line.replace(',', " | "));
+        let head = lines.next().unwrap().replace('_', " ");
+        let rule = "|---".repeat(head.split('|').count());
+        writeln!(page, "\n| {head} |\n{rule}|").unwrap();
+        lines.for_each(|line| writeln!(page, "| {line} |").unwrap());
+    }
+
+    fn estimates(page: &mut String) {
+        let gate = std::env::current_exe().unwrap().with_file_name("metal-gate");
+        for (chip, name) in [("m1-max", "M1 Max"), ("m5-max", "M5 Max")] {
+            for (case, part) in [
+                ("transformer:832x480x81:Q8_0", "forward, 832x480x81, Q8_0"),
+                ("transformer:1280x720x81:Q8_0", "forward, 1280x720x81, Q8_0"),
+                ("transformer:1280x720x121:Q4_K", "forward, 1280x720x121, Q4_K"),
+                ("vae:832x480x81", "decode, 832x480x81"),
+                ("vae:1280x720x81", "decode, 1280x720x81"),
+                ("umt5:Q8_0", "prompt of 512 tokens, Q8_0"),
+            ] {
+                let seen = gate::run(&gate, chip, case).unwrap();
+                let report = seen.report;
+                assert!(report.violations.is_empty(), "{chip}, {case}: {:?}", report.violations);
+                let (dispatch, graph) =
+                    (report.longest_dispatch.seconds, report.longest_graph.seconds);
+                let gb = |bytes: u64| bytes as f64 / 1e9;
+                let (weights, working) = (gb(seen.weights), gb(seen.working));
+                let (dispatches, seconds) = (report.dispatches, seen.seconds);
+                writeln!(
+                    page,
+                    "| {name} | {part} | {dispatches} | {dispatch:.2} s | {graph:.2} s | {seconds:.1} | {weights:.1} GB | {working:.1} GB |"
+                )
+                .unwrap();
+            }
+        }
+        *page += "\nOf a clip's decoding, the dispatches are those of its first five frames, which hold every graph that there is.\n";
+    }
+
+    fn plans(page: &mut String) {
+        null_metal::register(null_metal::M1_MAX);
+        let machine = Machine::on(choose_device("metal").unwrap(), Precision::Native, 1);
+        for (quant, dtype) in [("Q4_K", DType::Q4_K), ("Q8_0", DType::Q8_0)] {
+            let folder = tempfile::tempdir().unwrap();
+            let model = model(folder.path(), dtype);
+            for (width, height) in [(832, 480), (1280, 720)] {
+                let plan = Plan::new(&machine, &model, &request(width, height)).unwrap();
+                writeln!(page, "\n{quant}, {width}x{height}:\n\n```\n{plan}\n```").unwrap();
+            }
+        }
+    }
+
+    fn model(folder: &Path, dtype: DType) -> ModelFolder {
+        let expert = |name: &str, sizes| {
+            Arc::new(synthetic::transformer(&folder.join(name), sizes, dtype, Values::Zero))
+        };
+        ModelFolder {
+            transformer: expert("high.gguf", Transformer::A14B_HIGH),
+            transformer_2: Some(expert("low.gguf", Transformer::A14B_LOW)),
+            text_encoder: Arc::new(synthetic::umt5_xxl(
+                &folder.join("umt5.gguf"),
+                dtype,
+                Values::Zero,
+            )),
+            vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Values::Zero)),
+        }
+    }
+
+    fn request(width: usize, height: usize) -> Request {
+        Request {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            width,
+            height,
+            frames: 81,
+            steps: 40,
+            guidance_scale: 4.0,
+            guidance_scale_low: 3.0,
+            flow_shift: 12.0,
+            seed: 0,
+            sampler: Default::default(),
+        }
+    }
+}
