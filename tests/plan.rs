@@ -1,0 +1,126 @@
+//! The plan of a run against the run itself, and what full-size models take on the CPU.
+
+use e2e::synthetic::{self, Transformer, Values};
+use e2e::{converted, repository};
+use gguf::DType;
+use gguf_video::ggml::{Device, Precision, Usage};
+use gguf_video::pipeline::{
+    Experts, Machine, ModelFolder, Plan, Prompts, Request, Silent, decode, encode,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+fn request(width: usize, height: usize, frames: usize) -> Request {
+    Request {
+        prompt: "a big red ball moving right on a black background".into(),
+        negative_prompt: String::new(),
+        width,
+        height,
+        frames,
+        steps: 4,
+        guidance_scale: 4.0,
+        guidance_scale_low: 4.0,
+        flow_shift: 3.0,
+        seed: 0,
+        sampler: Default::default(),
+    }
+}
+
+/// The most that `part` held on the CPU, with its executor.
+fn measured<T>(part: impl FnOnce() -> T) -> (Usage, T) {
+    Device::cpu().forget_peak();
+    let result = part();
+    (Device::cpu().peak_usage(), result)
+}
+
+#[test]
+fn a_run_takes_what_its_plan_says() {
+    let output = tempfile::tempdir().unwrap();
+    let folder = converted(&repository("demo/checkpoint"), output.path(), "Q8_0");
+    let (machine, request) = (Machine::on(Device::cpu(), Precision::Native, 1), request(96, 64, 9));
+    let plan = Plan::new(&machine, &folder, &request).unwrap();
+    assert_eq!(Device::cpu().usage(), Usage::default(), "a plan takes nothing");
+
+    let (text, prompts) = measured(|| {
+        encode(&mut machine.executor(machine.text).unwrap(), &folder, &request, &mut Silent)
+            .unwrap()
+    });
+    assert_eq!(text.weights, plan.text.usage.weights);
+    assert!(text.working() <= plan.text.usage.working(), "planned for the longest prompt");
+
+    let denoise = |prompts: &Prompts| {
+        let experts =
+            Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
+        let mut exec = machine.executor(machine.transformer).unwrap();
+        experts.denoise(&mut exec, &request, prompts, &mut Silent, &mut |_| {}).unwrap()
+    };
+    let (experts, latents) = measured(|| denoise(&prompts));
+    for part in &plan.experts {
+        assert_eq!(experts, part.usage, "{}", part.name);
+    }
+
+    let (vae, ()) = measured(|| {
+        let mut exec = machine.executor(machine.vae).unwrap();
+        let frames = request.frames;
+        decode(&mut exec, &folder, latents, frames, &mut Silent, &mut |_| Ok(())).unwrap();
+    });
+    assert_eq!(vae, plan.vae.usage);
+}
+
+fn a14b(folder: &Path) -> ModelFolder {
+    let expert = |name: &str, sizes| {
+        let path = folder.join(name);
+        Arc::new(synthetic::transformer(&path, sizes, DType::Q4_K, Values::Zero))
+    };
+    ModelFolder {
+        transformer: expert("high.gguf", Transformer::A14B_HIGH),
+        transformer_2: Some(expert("low.gguf", Transformer::A14B_LOW)),
+        text_encoder: Arc::new(synthetic::umt5_xxl(
+            &folder.join("umt5.gguf"),
+            DType::Q8_0,
+            Values::Zero,
+        )),
+        vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Values::Zero)),
+    }
+}
+
+/// F32 throughout, as the CPU computes: twice the caches of a GPU.
+#[test]
+fn full_size_on_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = a14b(folder.path());
+    for precision in [Precision::Native, Precision::Strict] {
+        let machine = Machine::on(Device::cpu(), precision, 2);
+        for (width, height, experts, vae) in
+            [(832, 480, 4_600_000_000, 5_200_000_000), (1280, 720, 7_200_000_000, 11_700_000_000)]
+        {
+            let plan = Plan::new(&machine, &model, &request(width, height, 81)).unwrap();
+            for (part, most) in plan.experts.iter().map(|e| (e, experts)).chain([(&plan.vae, vae)])
+            {
+                let working = part.usage.working();
+                assert!(
+                    working <= most,
+                    "{precision:?}, {width}x{height}: {} {working}",
+                    part.name
+                );
+            }
+            assert!(plan.parts().all(|part| part.longest <= 10.0), "{plan:?}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = a14b(folder.path());
+    let mut machine = Machine::on(Device::cpu(), Precision::Native, 1);
+    // Few graphs, for a clip whose residual stream, keys and values alone are too much.
+    (machine.dispatch, machine.submission) = (Some(1e9), Some(1e9));
+    let tokens = Device::cpu().capacity().total / (3 * 5120 * 4) + 3600;
+    let frames = 4 * (tokens / 3600) + 1;
+    let plan = Plan::new(&machine, &model, &request(1280, 720, frames as usize)).unwrap();
+    assert_eq!(plan.too_large().unwrap().name, "high-noise expert");
+    assert!(!plan.keep_both);
+    let fits = Plan::new(&machine, &model, &request(64, 64, 5)).unwrap();
+    assert!(fits.too_large().is_none() && fits.most() < plan.most());
+}
