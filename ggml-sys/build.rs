@@ -12,10 +12,14 @@ use std::{env, fs, panic};
 /// The crate whose package carries ggml's source; its version is pinned in Cargo.toml.
 const CARRIER: &str = "llama-cpp-sys-2";
 
+/// Apple's name for the oldest macOS that a build runs on; `.cargo/config.toml` gives the value.
+const MINIMUM_MACOS: &str = "MACOSX_DEPLOYMENT_TARGET";
+
 fn main() {
     for name in ["GGML_SOURCE_DIR", "GGML_CACHE_DIR", "GGML_NATIVE", "CC", "CXX"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
+    println!("cargo:rerun-if-env-changed={MINIMUM_MACOS}");
     for file in ["build.rs", "CMakeLists.txt", "wrapper.h"] {
         println!("cargo:rerun-if-changed={file}");
     }
@@ -41,11 +45,11 @@ fn source() -> PathBuf {
 /// Builds ggml, or finds the build that an earlier run left; returns the folder of its libraries.
 fn build(source: &Path) -> PathBuf {
     let target = env::var("TARGET").expect("set by cargo");
-    let (metal, cuda, vulkan) =
-        (target.contains("apple-darwin"), feature("CUDA"), feature("VULKAN"));
+    let (metal, cuda, vulkan) = (metal(), feature("CUDA"), feature("VULKAN"));
+    let minimum_macos = env::var(MINIMUM_MACOS).unwrap_or_default();
     let on = |yes: bool| if yes { "ON" } else { "OFF" };
     let native = env::var("GGML_NATIVE").unwrap_or_else(|_| on(target == host()).into());
-    let flags = [
+    let mut flags = vec![
         ("GGML_SOURCE_DIR", source.to_str().expect("a UTF-8 path")),
         ("CMAKE_POSITION_INDEPENDENT_CODE", "ON"),
         ("BUILD_SHARED_LIBS", "OFF"),
@@ -59,6 +63,9 @@ fn build(source: &Path) -> PathBuf {
         ("GGML_CUDA", on(cuda)),
         ("GGML_VULKAN", on(vulkan)),
     ];
+    if macos() && !minimum_macos.is_empty() {
+        flags.push(("CMAKE_OSX_DEPLOYMENT_TARGET", &minimum_macos));
+    }
     let compilers = [version("CC", "cc"), version("CXX", "c++")];
     if compilers.iter().any(String::is_empty) {
         stop(
@@ -111,17 +118,19 @@ fn link(lib: &Path) {
         library("static", "ggml-vulkan");
         library("dylib", "vulkan");
     }
-    if env::var("CARGO_CFG_TARGET_OS").expect("set by cargo") == "macos" {
+    if metal() {
         library("static", "ggml-metal");
-        for name in ["Foundation", "Metal", "MetalKit", "Accelerate"] {
+        for name in ["Foundation", "Metal", "MetalKit"] {
             library("framework", name);
         }
-        library("static", "ggml-cpu");
-        library("static", "ggml-base");
+    }
+    library("static", "ggml-cpu");
+    library("static", "ggml-base");
+    if macos() {
+        // Not for BLAS, which is off: ggml-cpu adds and scales vectors with vDSP.
+        library("framework", "Accelerate");
         library("dylib", "c++");
     } else {
-        library("static", "ggml-cpu");
-        library("static", "ggml-base");
         library("dylib", "stdc++");
         library("dylib", "m");
     }
@@ -164,6 +173,14 @@ fn bind(source: &Path) {
 
 fn feature(name: &str) -> bool {
     env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
+}
+
+fn macos() -> bool {
+    env::var("CARGO_CFG_TARGET_OS").expect("set by cargo") == "macos"
+}
+
+fn metal() -> bool {
+    feature("METAL") && macos()
 }
 
 fn host() -> String {
