@@ -1,7 +1,8 @@
 //! Builds ggml once into a cache, links it statically and binds its headers.
 //!
 //! Environment: `GGML_SOURCE_DIR` builds another ggml (a folder with `include/` and `src/`);
-//! `GGML_CACHE_DIR` moves the cache; `GGML_NATIVE=OFF` builds for any machine of the target.
+//! `GGML_CACHE_DIR` moves the cache; `GGML_NATIVE=OFF` builds for any machine of the target;
+//! `GGML_BUILD=OFF` binds the headers and builds nothing, for `cargo check`, which never links.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -16,7 +17,7 @@ const CARRIER: &str = "llama-cpp-sys-2";
 const MINIMUM_MACOS: &str = "MACOSX_DEPLOYMENT_TARGET";
 
 fn main() {
-    for name in ["GGML_SOURCE_DIR", "GGML_CACHE_DIR", "GGML_NATIVE", "CC", "CXX"] {
+    for name in ["GGML_SOURCE_DIR", "GGML_CACHE_DIR", "GGML_NATIVE", "GGML_BUILD", "CC", "CXX"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     println!("cargo:rerun-if-env-changed={MINIMUM_MACOS}");
@@ -24,9 +25,12 @@ fn main() {
         println!("cargo:rerun-if-changed={file}");
     }
     let source = source();
+    let linked = env::var("GGML_BUILD").map_or(true, |value| value != "OFF");
     println!("cargo:source={}", source.display());
-    bind(&source);
-    link(&build(&source));
+    bind(&source, linked);
+    if linked {
+        link(&build(&source));
+    }
 }
 
 /// The folder of ggml's source.
@@ -137,8 +141,8 @@ fn link(lib: &Path) {
 }
 
 /// Only what this project calls, so that an upgrade of ggml shows what it touches.
-fn bind(source: &Path) {
-    let builder = bindgen::Builder::default()
+fn bind(source: &Path, linked: bool) {
+    let mut builder = bindgen::Builder::default()
         .header("wrapper.h")
         .clang_arg(format!("-I{}", source.join("include").display()))
         // Backend interfaces: what ggml's own scheduler calls, and nothing public does.
@@ -162,6 +166,11 @@ fn bind(source: &Path) {
         .prepend_enum_name(false)
         .generate_comments(false)
         .layout_tests(false);
+    if !linked {
+        // The target's C headers may be missing too: the host's stand in. What is bound here is the
+        // same on every 64-bit target of Linux and macOS.
+        builder = builder.clang_arg(format!("--target={}", host()));
+    }
     // bindgen panics when libclang is missing.
     let bindings = panic::catch_unwind(panic::AssertUnwindSafe(|| builder.generate())).unwrap_or_else(|_| {
         stop("libclang is missing: install it (Debian: `apt-get install libclang-dev`; macOS: `xcode-select --install`)")
