@@ -108,7 +108,9 @@ fn build(source: &Path) -> PathBuf {
 fn link(lib: &Path) {
     let library = |kind: &str, name: &str| println!("cargo:rustc-link-lib={kind}={name}");
     println!("cargo:rustc-link-search=native={}", lib.display());
-    library("static", "ggml");
+    // On Linux backends may come as libraries, and find all of ggml in the program that loads them.
+    let all = if macos() { "static" } else { "static:+whole-archive" };
+    library(all, "ggml");
     if feature("CUDA") {
         library("static", "ggml-cuda");
         let toolkit = env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".into());
@@ -129,7 +131,7 @@ fn link(lib: &Path) {
         }
     }
     library("static", "ggml-cpu");
-    library("static", "ggml-base");
+    library(all, "ggml-base");
     if macos() {
         // Not for BLAS, which is off: ggml-cpu adds and scales vectors with vDSP.
         library("framework", "Accelerate");

@@ -1,6 +1,6 @@
 //! The hardware that ggml found.
 
-use super::{Storage, log};
+use super::{Storage, log, plugins};
 use ggml_sys as sys;
 use std::ffi::{CStr, c_char};
 use std::fmt;
@@ -38,9 +38,10 @@ impl Device {
         Self { raw: NonNull::new(device).expect("ggml is built with its CPU backend"), dry: false }
     }
 
-    /// Every device of every backend that this program was built with, GPUs first.
+    /// Every device of every backend that this program was built with or finds as a library, GPUs
+    /// first.
     pub fn all() -> Vec<Self> {
-        log::install();
+        plugins::load();
         // SAFETY: as in `cpu`; indices are below the count.
         let raw =
             unsafe { (0..sys::ggml_backend_dev_count()).map(|i| sys::ggml_backend_dev_get(i)) };

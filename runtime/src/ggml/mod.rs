@@ -48,6 +48,7 @@ mod host;
 mod log;
 mod ops;
 mod optimize;
+mod plugins;
 mod probe;
 mod shape;
 mod state;
