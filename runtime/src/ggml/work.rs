@@ -202,14 +202,15 @@ impl Limits {
                 intermediate: 256 << 20,
                 scratch: 8 << 20,
             },
-            _ => Self {
-                rates,
-                dispatch: 0.5,
-                submission: 2.0,
-                intermediate: 256 << 20,
-                scratch: 128 << 20,
-            },
+            // Large pieces: each unpacks the weights once more.
+            Family::Cuda => Self { intermediate: 512 << 20, ..Self::gpu(rates) },
+            _ => Self::gpu(rates),
         }
+    }
+
+    fn gpu(rates: Rates) -> Self {
+        let (dispatch, submission) = (0.5, 2.0);
+        Self { rates, dispatch, submission, intermediate: 256 << 20, scratch: 128 << 20 }
     }
 
     /// Query rows of one attention node: never as many as Metal's kernel would abort at.
