@@ -49,7 +49,7 @@ fn source() -> PathBuf {
 /// Builds ggml, or finds the build that an earlier run left; returns the folder of its libraries.
 fn build(source: &Path) -> PathBuf {
     let target = env::var("TARGET").expect("set by cargo");
-    let (metal, cuda, vulkan) = (metal(), feature("CUDA"), feature("VULKAN"));
+    let metal = metal();
     let minimum_macos = env::var(MINIMUM_MACOS).unwrap_or_default();
     let on = |yes: bool| if yes { "ON" } else { "OFF" };
     let native = env::var("GGML_NATIVE").unwrap_or_else(|_| on(target == host()).into());
@@ -64,8 +64,6 @@ fn build(source: &Path) -> PathBuf {
         ("GGML_CCACHE", "OFF"),
         ("GGML_METAL", on(metal)),
         ("GGML_METAL_EMBED_LIBRARY", on(metal)),
-        ("GGML_CUDA", on(cuda)),
-        ("GGML_VULKAN", on(vulkan)),
     ];
     if macos() && !minimum_macos.is_empty() {
         flags.push(("CMAKE_OSX_DEPLOYMENT_TARGET", &minimum_macos));
@@ -111,19 +109,6 @@ fn link(lib: &Path) {
     // On Linux backends may come as libraries, and find all of ggml in the program that loads them.
     let all = if macos() { "static" } else { "static:+whole-archive" };
     library(all, "ggml");
-    if feature("CUDA") {
-        library("static", "ggml-cuda");
-        let toolkit = env::var("CUDA_PATH").unwrap_or_else(|_| "/usr/local/cuda".into());
-        println!("cargo:rustc-link-search=native={toolkit}/lib64");
-        println!("cargo:rustc-link-search=native={toolkit}/lib64/stubs");
-        for name in ["cudart", "cublas", "cuda"] {
-            library("dylib", name);
-        }
-    }
-    if feature("VULKAN") {
-        library("static", "ggml-vulkan");
-        library("dylib", "vulkan");
-    }
     if metal() {
         library("static", "ggml-metal");
         for name in ["Foundation", "Metal", "MetalKit"] {
@@ -182,16 +167,12 @@ fn bind(source: &Path, linked: bool) {
     bindings.write_to_file(out).expect("OUT_DIR is writable");
 }
 
-fn feature(name: &str) -> bool {
-    env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
-}
-
 fn macos() -> bool {
     env::var("CARGO_CFG_TARGET_OS").expect("set by cargo") == "macos"
 }
 
 fn metal() -> bool {
-    feature("METAL") && macos()
+    env::var_os("CARGO_FEATURE_METAL").is_some() && macos()
 }
 
 fn host() -> String {
