@@ -1,7 +1,7 @@
 //! `gguf-video devices`: what `--device` can name.
 
 use super::Failure;
-use crate::ggml::{Device, Limits};
+use crate::ggml::{Device, Limits, refused_backends};
 use serde_json::json;
 
 #[derive(clap::Args)]
@@ -11,7 +11,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "the command's result")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command's result")]
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let devices = Device::all();
@@ -36,8 +36,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             })
         };
         let devices: Vec<_> = devices.iter().map(of).collect();
-        println!("{:#}", json!({ "devices": devices }));
+        println!("{:#}", json!({ "devices": devices, "refused_backends": refused_backends() }));
         return Ok(());
+    }
+    for why in refused_backends() {
+        eprintln!("not usable: {why}");
     }
     for device in devices {
         let memory = device.capacity().total as f64 / 1e9;

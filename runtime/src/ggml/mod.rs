@@ -62,6 +62,7 @@ pub use executor::{ComputeError, Done, Executor};
 pub use graph::{Graph, Operand, Precision, Tensor};
 pub use host::HostTensor;
 pub use ops::{Kernel, conv3d, patch_order};
+pub use plugins::refused_backends;
 pub use shape::Shape;
 pub use state::{DeviceTensor, Storage};
 pub use usage::Usage;

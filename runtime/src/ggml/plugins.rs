@@ -7,19 +7,27 @@ use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Mutex, Once};
 
 /// Folders to look in, instead of those that belong to the program's place.
 const FOLDERS: &str = "GGUF_VIDEO_BACKENDS";
+
+/// Files that couldn't be loaded, with ggml's reasons.
+static REFUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Why backends that are there can't be used: no driver, say, or another version of ggml.
+pub fn refused_backends() -> Vec<String> {
+    load();
+    REFUSED.lock().expect("nothing panics while it holds this").clone()
+}
 
 /// Adds what it finds to ggml's registry, once a process.
 pub(super) fn load() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::install();
-        libraries(&folders()).iter().for_each(|path| load_one(path));
-        // Why one can't be loaded (no driver, say) is in the log; the others still serve.
         log::take_error();
+        libraries(&folders()).iter().for_each(|path| load_one(path));
     });
 }
 
@@ -51,8 +59,10 @@ fn load_one(path: &Path) {
     // SAFETY: a NUL-terminated path. The library's code is ggml's own, built from the source that
     // this program was built from; ggml refuses one of another interface.
     let backend = unsafe { sys::ggml_backend_load(name.as_ptr()) };
+    let said = log::take_error();
     if backend.is_null() {
-        ::log::warn!(target: "ggml", "{}: this backend can't be loaded", path.display());
+        let why = said.unwrap_or_else(|| format!("{}: ggml refuses it", path.display()));
+        REFUSED.lock().expect("nothing panics while it holds this").push(why);
     }
 }
 

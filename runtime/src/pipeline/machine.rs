@@ -1,6 +1,6 @@
 //! Where a run computes, and how.
 
-use crate::ggml::{ComputeError, Device, Executor, Family, Precision};
+use crate::ggml::{ComputeError, Device, Executor, Family, Precision, refused_backends};
 
 /// The devices of a pipeline's parts, and what every executor on them is told.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +41,17 @@ impl Machine {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no device `{wanted}` here; there {}: {}", if .there.len() == 1 { "is" } else { "are" }, .there.join(", "))]
+#[error(
+    "no device `{wanted}` here; there {}: {}{}",
+    if .there.len() == 1 { "is" } else { "are" },
+    .there.join(", "),
+    .refused.iter().map(|why| format!("\n  {why}")).collect::<String>()
+)]
 pub struct DeviceError {
     wanted: String,
     there: Vec<String>,
+    /// Why backends that were found can't be used.
+    refused: Vec<String>,
 }
 
 /// The device that is meant by `auto` (a GPU if there is one), by a backend (`cpu`, `metal`,
@@ -63,5 +70,6 @@ pub fn choose_device(wanted: &str) -> Result<Device, DeviceError> {
     found.copied().ok_or_else(|| DeviceError {
         wanted: wanted.to_owned(),
         there: devices.iter().map(|d| d.name()).collect(),
+        refused: refused_backends(),
     })
 }
