@@ -7,7 +7,8 @@ use crate::models::wan::Config;
 use crate::output::{ContactSheet, Frame, FrameSink, Target, Video};
 use crate::pipeline::sampler::SamplerKind;
 use crate::pipeline::{
-    DeviceError, Experts, Machine, ModelFolder, Places, Plan, Request, choose_device, generate,
+    DeviceError, Experts, Machine, ModelFolder, Places, Plan, Request, Speed, choose_device,
+    generate,
 };
 use anyhow::anyhow;
 use std::num::NonZeroU32;
@@ -180,7 +181,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         sinks.push(Box::new(sheet));
     }
     let machine = args.machine().map_err(Failure::request)?;
-    let plan = Plan::new(&machine, &folder, &request).map_err(Failure::request)?;
+    let plan = Plan::new(&machine, &folder, &request, Speed::Measured).map_err(Failure::request)?;
     if let Some(part) = plan.too_large() {
         return Err(Failure::request(anyhow!(
             "{} has {:.1} GB, the {} needs {:.1} GB:\n{plan}",

@@ -51,7 +51,7 @@ pub struct Executor {
     precision: Precision,
     limits: Limits,
     observer: Option<Observer>,
-    /// Bytes of the compute buffer that are booked.
+    /// Bytes of the compute buffer, and of the backend itself, that are booked.
     booked: usize,
     done: Done,
 }
@@ -88,7 +88,8 @@ impl Executor {
             // What a backend says while it looks for what the device can do is no failure.
             log::take_error();
             let limits = Limits::of(device, threads);
-            let (observer, booked, done) = (None, 0, Done::default());
+            let (observer, booked, done) = (None, device.overhead(), Done::default());
+            device.book(|usage| usage.compute += booked as u64);
             Ok(Self {
                 device,
                 probe,
@@ -265,7 +266,7 @@ impl Executor {
 
     /// Keeps the books on the compute buffer, which grows.
     fn book(&mut self) {
-        let bytes = self.compute_bytes();
+        let bytes = self.compute_bytes() + self.device.overhead();
         let grown = (bytes - self.booked) as u64;
         self.device.book(|usage| usage.compute += grown);
         self.booked = bytes;

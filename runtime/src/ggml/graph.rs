@@ -124,7 +124,7 @@ impl Graph {
     fn memory(&self, shape: Shape, storage: Storage) -> Tensor<'_> {
         let ne = shape.to_ne();
         // SAFETY: `ctx` is valid, and `node` has checked its room.
-        self.node(|ctx| unsafe { sys::ggml_new_tensor(ctx, storage.dtype(), 4, ne.as_ptr()) })
+        self.node(|ctx| unsafe { sys::ggml_new_tensor(ctx, storage.ggml_type(), 4, ne.as_ptr()) })
     }
 
     /// Memory that this graph's convolutions share. It is free again once the tensor given to
@@ -137,7 +137,7 @@ impl Graph {
         let fits = |s: &Scratch| {
             // SAFETY: nodes live as long as the graph.
             let memory = unsafe { s.memory.as_ref() };
-            memory.ne[0] >= elements && memory.type_ == storage.dtype()
+            memory.ne[0] >= elements && memory.type_ == storage.ggml_type()
         };
         let Scratch { memory, reader } = old.filter(fits).unwrap_or_else(|| Scratch {
             memory: self.memory([elements].into(), storage).raw,

@@ -40,6 +40,7 @@
 //! ```
 #![allow(unsafe_code, reason = "the one folder that calls ggml")]
 
+mod calibrate;
 mod device;
 mod dry;
 mod executor;

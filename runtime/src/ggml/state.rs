@@ -3,6 +3,7 @@
 use super::graph::Node;
 use super::{ComputeError, Device, Shape, dry};
 use ggml_sys as sys;
+use gguf::DType;
 use std::any::Any;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -29,11 +30,15 @@ impl Owner {
 }
 
 impl Storage {
-    pub(super) fn dtype(self) -> sys::ggml_type {
+    pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => sys::GGML_TYPE_F32,
-            Self::F16 => sys::GGML_TYPE_F16,
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
         }
+    }
+
+    pub(super) fn ggml_type(self) -> sys::ggml_type {
+        self.dtype().id() as sys::ggml_type
     }
 
     pub(super) fn bytes(self) -> i64 {
@@ -68,8 +73,55 @@ impl DeviceTensor {
         shape: impl Into<Shape>,
         storage: Storage,
     ) -> Result<Self, ComputeError> {
-        let dtype = storage.dtype();
-        let ne = shape.into().to_ne();
+        Self::of_type(device, shape.into(), storage.dtype())
+    }
+
+    /// The same of any type, with numbers that keep a product's results about as large as its inputs.
+    pub(super) fn noise(
+        device: Device,
+        shape: impl Into<Shape>,
+        dtype: DType,
+    ) -> Result<Self, ComputeError> {
+        /// Rows before they repeat.
+        const DISTINCT: usize = 61;
+        let shape = shape.into();
+        let tensor = Self::of_type(device, shape, dtype)?;
+        let [.., columns] = shape.full();
+        let rows = shape.elements() / columns as usize;
+        let scale = (3.0 / columns as f32).sqrt();
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            scale * ((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+        };
+        let dtype = dtype.id() as sys::ggml_type;
+        let values: Vec<f32> = (0..DISTINCT * columns as usize).map(|_| next()).collect();
+        // SAFETY: plain data in and out: as many values as rows of `columns` have, and room for what
+        // they become; each piece lies within the tensor, which is allocated.
+        unsafe {
+            let row = sys::ggml_row_size(dtype, columns);
+            let mut bytes = vec![0u8; DISTINCT * row];
+            let (from, to) = (values.as_ptr(), bytes.as_mut_ptr().cast());
+            sys::ggml_quantize_chunk(
+                dtype,
+                from,
+                to,
+                0,
+                DISTINCT as i64,
+                columns,
+                std::ptr::null(),
+            );
+            for first in (0..rows).step_by(DISTINCT) {
+                let count = DISTINCT.min(rows - first) * row;
+                let data = bytes.as_ptr().cast();
+                sys::ggml_backend_tensor_set(tensor.raw().as_ptr(), data, first * row, count);
+            }
+        }
+        Ok(tensor)
+    }
+
+    fn of_type(device: Device, shape: Shape, dtype: DType) -> Result<Self, ComputeError> {
+        let (ne, dtype) = (shape.to_ne(), dtype.id() as sys::ggml_type);
         // SAFETY: a `no_alloc` context holds the one tensor's metadata; the device is registered
         // for the program; every pointer is checked before use.
         unsafe {

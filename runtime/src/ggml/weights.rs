@@ -229,14 +229,10 @@ impl<'w> Scope<'w> {
                 }
             }
         });
-        let dtype = match storage {
-            Storage::F32 => DType::F32,
-            Storage::F16 => DType::F16,
-        };
         // SAFETY: as in `load`, with a buffer that ggml allocates.
         let (block, raw) = unsafe {
             let ctx = context(1);
-            let raw = new_tensor(ctx, name, dtype, shape);
+            let raw = new_tensor(ctx, name, storage.dtype(), shape);
             let kind = dry::buffer_type(store.device);
             let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
             let Some(buffer) = NonNull::new(buffer) else {

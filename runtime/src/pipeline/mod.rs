@@ -18,6 +18,6 @@ pub use error::GenerateError;
 pub use generate::{Timings, decode, encode, generate};
 pub use machine::{DeviceError, Machine, choose_device};
 pub use model_folder::{FolderError, ModelFolder, Places};
-pub use plan::{Part, Plan};
+pub use plan::{Part, Plan, Speed};
 pub use progress::{Progress, Silent, Stage};
 pub use request::{Request, RequestError};

@@ -1,5 +1,6 @@
 //! What a run will take, known before it begins: each part's own code runs dry, on devices that
-//! neither store nor compute, and the books are read afterwards.
+//! neither store nor compute, and the books are read afterwards. How fast a device is, it is asked
+//! ([`Rates::measure`]), which takes well under a second.
 
 use super::denoise::Experts;
 use super::error::GenerateError;
@@ -9,15 +10,26 @@ use super::model_folder::ModelFolder;
 use super::progress::Silent;
 use super::request::Request;
 use super::schedule::Schedule;
-use crate::ggml::{Device, Executor, HostTensor, Usage, Work};
+use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Rates, Usage, Work};
 use crate::models::text::Umt5Encoder;
 use crate::models::wan::{Expert, WanModel, vae};
 use crate::models::{Denoiser, TextEncoder};
+use gguf::{DType, File};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 
 /// Tokens of the longest prompt that is encoded whole.
 const PROMPT_TOKENS: usize = 512;
+
+/// How a plan knows what a device does in a second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Speed {
+    /// By letting it do a little of each kind of work.
+    Measured,
+    /// From what it calls itself: for devices that aren't there.
+    Guessed,
+}
 
 /// One part of a run on its device.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +38,9 @@ pub struct Part {
     pub device: Device,
     /// When it is the most.
     pub usage: Usage,
-    /// All of the part's computing, in seconds by the device's guessed rates.
+    /// All of the part's computing.
     pub seconds: f64,
-    /// Its longest graph.
+    /// Seconds of its longest graph, by the guess that graphs are cut by.
     pub longest: f64,
 }
 
@@ -44,17 +56,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Reads headers alone, computes nothing, and fails as the run itself would: on files that
-    /// don't fit each other, and on operations that a device doesn't have.
+    /// Reads headers alone, and fails as the run itself would: on files that don't fit each other,
+    /// and on operations that a device doesn't have.
     pub fn new(
         machine: &Machine,
         folder: &ModelFolder,
         request: &Request,
+        speed: Speed,
     ) -> Result<Self, GenerateError> {
+        let mut clock = Clock { machine: *machine, speed, known: BTreeMap::new() };
         let machine = machine.dry();
-        let text = text(&machine, folder, request)?;
-        let experts = experts(&machine, folder, request)?;
-        let vae = decoder(&machine, folder, request)?;
+        let text = text(&machine, folder, request, &mut clock)?;
+        let experts = experts(&machine, folder, request, &mut clock)?;
+        let vae = decoder(&machine, folder, request, &mut clock)?;
         let mut plan = Self { text, experts, vae, keep_both: folder.transformer_2.is_some() };
         plan.keep_both &= plan.most() <= machine.transformer.capacity().free;
         Ok(plan)
@@ -81,7 +95,7 @@ impl Plan {
     pub fn too_large(&self) -> Option<&Part> {
         self.parts().find(|part| {
             let needed = match part.device.family() {
-                crate::ggml::Family::Cpu => part.usage.working(),
+                Family::Cpu => part.usage.working(),
                 _ => part.usage.total(),
             };
             needed > part.device.capacity().total
@@ -89,19 +103,59 @@ impl Plan {
     }
 }
 
-fn text(machine: &Machine, folder: &ModelFolder, request: &Request) -> Result<Part, GenerateError> {
+/// What devices do in a second, asked once for each kind of weights.
+struct Clock {
+    machine: Machine,
+    speed: Speed,
+    known: BTreeMap<(String, DType), Rates>,
+}
+
+impl Clock {
+    /// Of `device` with weights as `weights` are.
+    fn rates(&mut self, device: Device, weights: DType) -> Result<Rates, ComputeError> {
+        let Machine { precision, threads, .. } = self.machine;
+        if self.speed == Speed::Guessed {
+            return Ok(Rates::guess(device, threads));
+        }
+        let key = (device.name(), weights);
+        if let Some(rates) = self.known.get(&key) {
+            return Ok(*rates);
+        }
+        let rates = Rates::measure(device, precision, threads, weights)?;
+        self.known.insert(key, rates);
+        Ok(rates)
+    }
+}
+
+/// The type of most of a file's values.
+fn main_type(file: &File) -> DType {
+    let mut elements: BTreeMap<DType, u64> = BTreeMap::new();
+    for tensor in file.tensors() {
+        *elements.entry(tensor.dtype).or_default() += tensor.shape.iter().product::<u64>();
+    }
+    elements.into_iter().max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| dtype)
+}
+
+fn text(
+    machine: &Machine,
+    folder: &ModelFolder,
+    request: &Request,
+    clock: &mut Clock,
+) -> Result<Part, GenerateError> {
     let (file, mut exec) = (&folder.text_encoder, machine.executor(machine.text)?);
     let books = Books::open(machine.text);
     let encoder = Umt5Encoder::new(&load_weights(file, machine.text, &mut Silent)?, file)?;
     encoder.encode(&mut exec, &[0; PROMPT_TOKENS], &mut go_on)?;
     let passes = if request.guided() { 2.0 } else { 1.0 };
-    Ok(books.close("text encoder", &exec, exec.done().work * passes))
+    let rates = clock.rates(clock.machine.text, main_type(file))?;
+    Ok(books.close("text encoder", &exec, rates.seconds(exec.done().work * passes)))
 }
 
 fn experts(
     machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
+    clock: &mut Clock,
 ) -> Result<Vec<Part>, GenerateError> {
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
     let schedule = Schedule::flow(request.steps, request.flow_shift)?;
@@ -128,7 +182,8 @@ fn experts(
             Expert::Single => "transformer",
         };
         let work = before + forward * (steps * passes) as f64;
-        parts.push(books.close(name, &exec, work));
+        let rates = clock.rates(clock.machine.transformer, main_type(file))?;
+        parts.push(books.close(name, &exec, rates.seconds(work)));
     }
     Ok(parts)
 }
@@ -137,6 +192,7 @@ fn decoder(
     machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
+    clock: &mut Clock,
 ) -> Result<Part, GenerateError> {
     let mut exec = machine.executor(machine.vae)?;
     let books = Books::open(machine.vae);
@@ -153,7 +209,8 @@ fn decoder(
         let times = if index == 0 { 1 } else { request.latent_frames() - 1 };
         work += (exec.done().work + before * -1.0) * times as f64;
     }
-    Ok(books.close("VAE", &exec, work))
+    let rates = clock.rates(clock.machine.vae, clock.machine.vae.operands().dtype())?;
+    Ok(books.close("VAE", &exec, rates.seconds(work)))
 }
 
 /// What happens on a device from here on.
@@ -165,12 +222,12 @@ impl Books {
         Self(device)
     }
 
-    fn close(self, name: &'static str, exec: &Executor, work: Work) -> Part {
+    fn close(self, name: &'static str, exec: &Executor, seconds: f64) -> Part {
         Part {
             name,
             device: self.0,
             usage: self.0.peak_usage(),
-            seconds: exec.limits().rates.seconds(work),
+            seconds,
             longest: exec.done().longest_seconds,
         }
     }

@@ -133,7 +133,7 @@ impl<'g> Tensor<'g> {
             return self;
         }
         // SAFETY: as above; ggml casts between F32 and F16.
-        self.graph.node(|c| unsafe { sys::ggml_cast(c, self.raw.as_ptr(), storage.dtype()) })
+        self.graph.node(|c| unsafe { sys::ggml_cast(c, self.raw.as_ptr(), storage.ggml_type()) })
     }
 
     /// `self` followed by `rhs` along `dim`, counted from the outside of all four dimensions.
