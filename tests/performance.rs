@@ -1,6 +1,7 @@
-//! Writes docs/performance.md from two benchmarks' CSV files: `performance TRANSFORMER.csv VAE.csv`.
-//! `script/performance` calls it. The rest it finds out itself: what full-size models would take of
-//! Macs, by ggml's Metal encoder and the runtime's own plan.
+//! Writes docs/performance.md from two benchmarks' CSV files and a GPU's figures:
+//! `performance TRANSFORMER.csv VAE.csv device/h200`. `script/performance` calls it. The rest it finds
+//! out itself: what full-size models would take of Macs, by ggml's Metal encoder and the runtime's own
+//! plan.
 
 #[cfg(target_os = "macos")]
 fn main() {}
@@ -16,7 +17,7 @@ mod page {
     use e2e::synthetic::{self, Transformer, Values};
     use gguf::DType;
     use gguf_video::ggml::Precision;
-    use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, choose_device};
+    use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, Speed, choose_device};
     use std::fmt::Write;
     use std::fs;
     use std::path::Path;
@@ -37,6 +38,15 @@ without guidance), and of decoding the clip.
 For comparison, stable-diffusion.cpp (97d29908) with the same shapes and two threads, on another day and a machine of
 the same kind, so not a measurement of this page: 7.5 s a step with Q8_0, 4.2 s with Q4_K, 8.5 s with F16 and
 19.7 s of decoding at 128x128x5; 30.5 s a step with Q8_0 and 130 s of decoding at 256x256x9.
+";
+
+    const GPU: &str = "
+## On a GPU
+
+Made by `tests/device/measure` (`tests/device/README.md`), all in one run. The model has the sizes of
+Wan 2.2 A14B (one expert) and random weights. *Memory* is the most that the card lost to the program; for diffusers,
+what PyTorch allocated. *Planned* is what a run says before it begins. *Ratio* compares the seconds with those of
+diffusers in bf16, with the faster of its attention backends.
 ";
 
     const METAL: &str = "
@@ -62,14 +72,16 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
     #[expect(clippy::print_stdout, reason = "the page")]
     pub(super) fn main() {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let [transformer, vae] = arguments.as_slice() else {
-            panic!("performance TRANSFORMER.csv VAE.csv")
+        let [transformer, vae, device] = arguments.as_slice() else {
+            panic!("performance TRANSFORMER.csv VAE.csv DEVICE")
         };
         let mut page = INTRODUCTION.to_owned();
         for csv in [transformer, vae] {
             table(&mut page, &fs::read_to_string(csv).unwrap());
         }
         page += PEER;
+        page += GPU;
+        gpu(&mut page, Path::new(device));
         page += METAL;
         estimates(&mut page);
         page += PLAN;
@@ -83,6 +95,68 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
         let rule = "|---".repeat(head.split('|').count());
         writeln!(page, "\n| {head} |\n{rule}|").unwrap();
         lines.for_each(|line| writeln!(page, "| {line} |").unwrap());
+    }
+
+    /// Lines of a CSV file without its head and comments, cell by cell.
+    fn cells(path: &Path) -> Vec<Vec<String>> {
+        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let lines = text.lines().filter(|line| !line.starts_with('#')).skip(1);
+        lines.map(|line| line.split(',').map(str::to_owned).collect()).collect()
+    }
+
+    fn gpu(page: &mut String, folder: &Path) {
+        let reference = cells(&folder.join("diffusers.csv"));
+        let device = fs::read_to_string(folder.join("diffusers.csv")).unwrap();
+        let device = device.lines().next().unwrap().trim_start_matches("# ");
+        writeln!(page, "\nThe card and the reference: {device}.\n").unwrap();
+        *page +=
+            "| part | clip | program, weights | seconds | ratio | planned | memory | planned |\n";
+        *page += "|---|---|---|---|---|---|---|---|\n";
+        let best = |part: &str, clip: &str| {
+            let rows = reference.iter().filter(|r| r[0].starts_with(part) && r[1] == clip);
+            rows.map(|r| r[3].parse::<f64>().unwrap()).min_by(f64::total_cmp)
+        };
+        let ratio = |part, clip: &str, seconds: &str| {
+            let seconds: f64 = seconds.parse().unwrap();
+            best(part, clip).map_or_else(String::new, |best| format!("{:.2}", seconds / best))
+        };
+        for row in &reference {
+            let [part, clip, weights, seconds, memory] = row.as_slice() else { panic!("{row:?}") };
+            writeln!(
+                page,
+                "| {part} | {clip} | diffusers, {weights} | {seconds} | | | {memory} GB | |"
+            )
+            .unwrap();
+        }
+        for row in cells(&folder.join("forward.csv")) {
+            let [clip, dtype, _, _, _, seconds, planned, memory, room] = row.as_slice() else {
+                panic!("{row:?}")
+            };
+            let ratio = ratio("forward", clip, seconds);
+            writeln!(
+                page,
+                "| forward | {clip} | gguf-video, {dtype} | {seconds} | {ratio} | {planned} | {memory} GB | {room} GB |"
+            )
+            .unwrap();
+        }
+        for row in cells(&folder.join("steps.csv")) {
+            let [clip, dtype, .., seconds] = row.as_slice() else { panic!("{row:?}") };
+            writeln!(page, "| guided step | {clip} | gguf-video, {dtype} | {seconds} | | | | |")
+                .unwrap();
+        }
+        for row in cells(&folder.join("decode.csv")) {
+            let [clip, _, _, seconds, _, memory] = row.as_slice() else { panic!("{row:?}") };
+            let ratio = ratio("decode", clip, seconds);
+            writeln!(
+                page,
+                "| decode | {clip} | gguf-video, F16 | {seconds} | {ratio} | | {memory} GB | |"
+            )
+            .unwrap();
+        }
+        *page += "\nWhere the GPU's time of a Q8_0 forward at 832x480x81 goes, one of two with the loading of kernels:\n\n```\n";
+        *page += &fs::read_to_string(folder.join("profile.txt")).unwrap();
+        *page += "```\n\nHow far two blocks at 832x480x1 are from the CPU's F32:\n";
+        table(page, &fs::read_to_string(folder.join("errors.csv")).unwrap());
     }
 
     fn estimates(page: &mut String) {
@@ -121,7 +195,8 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
             let folder = tempfile::tempdir().unwrap();
             let model = model(folder.path(), dtype);
             for (width, height) in [(832, 480), (1280, 720)] {
-                let plan = Plan::new(&machine, &model, &request(width, height)).unwrap();
+                let plan =
+                    Plan::new(&machine, &model, &request(width, height), Speed::Guessed).unwrap();
                 writeln!(page, "\n{quant}, {width}x{height}:\n\n```\n{plan}\n```").unwrap();
             }
         }

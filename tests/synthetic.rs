@@ -221,14 +221,27 @@ fn write(path: &Path, m: &Metadata, List(list): List, dtype: DType, values: Valu
     File::open(path).unwrap()
 }
 
+/// Blocks of a tensor before they repeat: real sizes would take a minute to make.
+const DISTINCT: u64 = 100_003;
+
 /// Numbers between `-scale` and `scale`: in quantized types the scales are chosen and the quants
 /// are any bits.
 fn random(dtype: DType, elements: u64, scale: f32, state: &mut u32) -> Vec<u8> {
+    let blocks = elements / dtype.block_len();
+    let distinct = distinct(dtype, blocks.min(DISTINCT), scale, state);
+    let total = (blocks * dtype.block_bytes()) as usize;
+    let mut bytes = Vec::with_capacity(total);
+    while bytes.len() < total {
+        bytes.extend_from_slice(&distinct[..distinct.len().min(total - bytes.len())]);
+    }
+    bytes
+}
+
+fn distinct(dtype: DType, blocks: u64, scale: f32, state: &mut u32) -> Vec<u8> {
     let mut next = || {
         *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (*state >> 24) as u8
     };
-    let blocks = elements / dtype.block_len();
     let mut bytes = Vec::with_capacity((blocks * dtype.block_bytes()) as usize);
     for _ in 0..blocks {
         match dtype {

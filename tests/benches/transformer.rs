@@ -1,65 +1,246 @@
-//! Time of one forward pass of a Wan 2.1 1.3B-shaped transformer on random weights.
+//! Time and memory of forward passes of Wan-shaped transformers on random weights, beside what the plan
+//! says.
 //!
-//! `cargo bench -p e2e --bench transformer -- 128x128x5 Q8_0 Q4_K F16`, with `--threads N`
-//! (default 2) and `--blocks N` (default 30). Prints a line for each type: size, type, threads,
-//! seconds of the second forward, compute buffer.
+//! `cargo bench -p e2e --bench transformer -- 128x128x5 Q8_0 Q4_K F16`, with
+//!
+//! - `--model 1.3b|a14b` (default 1.3b), `--blocks N` (default: the model's)
+//! - `--device NAME` (default cpu), `--threads N` (default 2)
+//! - `--forwards N`: how many are timed, after one that isn't (default 1)
+//! - `--steps N`: times guided denoising steps instead, all but the first, which loads the weights
+//! - `--check`: instead of timing, compares one forward with the CPU's strict one
+//!
+//! Prints a line for each clip and type. `TMPDIR` is where the weights go.
 
 use e2e::synthetic::{self, Transformer, Values};
-use gguf::DType;
-use gguf_video::ggml::{Device, Executor, HostTensor, Precision, Weights};
+use gguf::{DType, File};
+use gguf_video::ggml::{Device, Executor, Family, HostTensor, Precision, Rates, Weights};
 use gguf_video::models::Denoiser;
 use gguf_video::models::wan::{Config, WanModel};
+use gguf_video::pipeline::{Experts, Prompts, Request, Silent, Step, choose_device};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-#[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+struct Options {
+    clips: Vec<[i64; 3]>,
+    types: Vec<DType>,
+    sizes: Transformer,
+    blocks: Option<u32>,
+    device: Device,
+    threads: usize,
+    forwards: u32,
+    steps: usize,
+    check: bool,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
+        let mut options = Self {
+            clips: Vec::new(),
+            types: Vec::new(),
+            sizes: Transformer::WAN21_1_3B,
+            blocks: None,
+            device: Device::cpu(),
+            threads: 2,
+            forwards: 1,
+            steps: 0,
+            check: false,
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().expect("a value");
+            match argument.as_str() {
+                "--threads" => options.threads = value().parse().expect("a number"),
+                "--blocks" => options.blocks = Some(value().parse().expect("a number")),
+                "--forwards" => options.forwards = value().parse().expect("a number"),
+                "--steps" => options.steps = value().parse().expect("a number"),
+                "--device" => options.device = choose_device(&value()).unwrap(),
+                "--check" => options.check = true,
+                "--model" => {
+                    options.sizes = match value().as_str() {
+                        "1.3b" => Transformer::WAN21_1_3B,
+                        "a14b" => Transformer::A14B_HIGH,
+                        other => panic!("no model {other}"),
+                    }
+                }
+                other => match other.parse::<DType>() {
+                    Ok(dtype) => options.types.push(dtype),
+                    Err(_) => options.clips.push(clip(other)),
+                },
+            }
+        }
+        if let Some(blocks) = options.blocks {
+            options.sizes.layers = blocks;
+        }
+        options
+    }
+}
+
+fn clip(text: &str) -> [i64; 3] {
+    let sides: Vec<i64> = text.split('x').map(|s| s.parse().expect("WxHxF")).collect();
+    sides.try_into().expect("WxHxF")
+}
+
+/// Smooth values between -1 and 1.
+fn wave(shape: [i64; 4]) -> HostTensor {
+    let count = shape.iter().product::<i64>();
+    HostTensor::new(shape, (0..count).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<f32>>())
+}
+
+fn model(file: &Arc<File>, device: Device) -> WanModel {
+    let config = Config::new(file).unwrap();
+    WanModel::new(&Weights::load(file.clone(), device).unwrap(), config).unwrap()
+}
+
+fn prompt() -> HostTensor {
+    HostTensor::new([77, 4096], vec![0.01; 77 * 4096])
+}
+
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
-    let (mut clip, mut types, mut threads, mut blocks) = ([128, 128, 5], Vec::new(), 2, 30);
-    while let Some(argument) = arguments.next() {
-        let mut number = || arguments.next().and_then(|n| n.parse().ok()).expect("a number");
-        if argument == "--threads" {
-            threads = number();
-        } else if argument == "--blocks" {
-            blocks = number() as u32;
-        } else if let Ok(dtype) = argument.parse::<DType>() {
-            types.push(dtype);
-        } else {
-            let sides: Vec<i64> = argument.split('x').map(|s| s.parse().expect("WxHxF")).collect();
-            clip = sides.try_into().expect("WxHxF");
+    let options = Options::parse();
+    if options.steps > 0 {
+        println_line("clip,type,blocks,device,threads,seconds_a_step");
+    } else if options.check {
+        println_line("clip,type,blocks,device,relative_rms_error,largest_error");
+    } else {
+        println_line(
+            "clip,type,blocks,device,threads,seconds,planned_seconds,memory_gb,planned_memory_gb",
+        );
+    }
+    for &dtype in &options.types {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wan.gguf");
+        let file = Arc::new(synthetic::transformer(&path, options.sizes, dtype, Values::Random));
+        for &[width, height, frames] in &options.clips {
+            let latents = wave([16, (frames - 1) / 4 + 1, height / 8, width / 8]);
+            let clip = format!("{width}x{height}x{frames}");
+            if options.steps > 0 {
+                steps(&options, &file, [width, height, frames], &clip, dtype);
+            } else if options.check {
+                check(&options, &file, &latents, &clip, dtype);
+            } else {
+                measure(&options, &file, &latents, &clip, dtype);
+            }
         }
     }
-    let [width, height, frames] = clip;
-    let shape = [16, (frames - 1) / 4 + 1, height / 8, width / 8];
-    let values = (0..shape.iter().product::<i64>()).map(|i| (i as f32 * 0.37).sin());
-    let latents = HostTensor::new(shape, values.collect::<Vec<f32>>());
-    let prompt = HostTensor::new([77, 4096], vec![0.01; 77 * 4096]);
-    println!("clip,type,blocks,threads,seconds,compute_buffer_mb");
-    for dtype in types {
-        let folder = tempfile::tempdir().unwrap();
-        let file = Arc::new(synthetic::transformer(
-            &folder.path().join("wan.gguf"),
-            Transformer { layers: blocks, ..Transformer::WAN21_1_3B },
-            dtype,
-            Values::Random,
-        ));
-        let config = Config::new(&file).unwrap();
-        let device = Device::cpu();
-        let model = WanModel::new(&Weights::load(file, device).unwrap(), config).unwrap();
-        let mut exec = Executor::new(device, Precision::Native, threads).unwrap();
-        let text = model.condition(&mut exec, &prompt).unwrap();
-        let mut forward = || {
-            let begin = Instant::now();
-            let go_on = &mut || ControlFlow::Continue(());
-            let velocity = model.velocity(&mut exec, &latents, 500, &text, go_on).unwrap();
-            assert!(velocity.data.iter().all(|v| v.is_finite()), "{dtype}: not finite");
-            begin.elapsed().as_secs_f64()
+}
+
+/// Seconds of a forward pass and the most memory that it took, and what was planned.
+fn measure(options: &Options, file: &Arc<File>, latents: &HostTensor, clip: &str, dtype: DType) {
+    let (device, threads) = (options.device, options.threads);
+    let before = taken(device);
+    let mut most = before;
+    let model_on_device = model(file, device);
+    let mut exec = Executor::new(device, Precision::Native, threads).unwrap();
+    let text = model_on_device.condition(&mut exec, &prompt()).unwrap();
+    let mut seconds = 0.0;
+    for pass in 0..=options.forwards {
+        let begin = Instant::now();
+        let tick = &mut || {
+            // The first pass touches the weights' pages, and asks what it takes.
+            if pass == 0 {
+                most = most.max(taken(device));
+            }
+            ControlFlow::Continue(())
         };
-        // The first touches the weights' pages.
-        forward();
-        let seconds = forward();
-        let buffer = exec.compute_bytes() >> 20;
-        println!("{width}x{height}x{frames},{dtype},{blocks},{threads},{seconds:.2},{buffer}");
+        let velocity = model_on_device.velocity(&mut exec, latents, 500, &text, tick).unwrap();
+        assert!(velocity.data.iter().all(|v| v.is_finite()), "{dtype}: not finite");
+        if pass > 0 {
+            seconds += begin.elapsed().as_secs_f64() / f64::from(options.forwards);
+        }
     }
+
+    let planned = device.dry();
+    planned.forget_peak();
+    let mut dry = Executor::new(planned, Precision::Native, threads).unwrap();
+    let model = model(file, planned);
+    let text = model.condition(&mut dry, &prompt()).unwrap();
+    let prepared = dry.done().work;
+    model.velocity(&mut dry, latents, 500, &text, &mut || ControlFlow::Continue(())).unwrap();
+    let rates = Rates::measure(device, Precision::Native, threads, dtype).unwrap();
+    let planned_seconds = rates.seconds(dry.done().work + prepared * -1.0);
+    println_line(&format!(
+        "{clip},{dtype},{},{},{threads},{seconds:.3},{planned_seconds:.3},{:.2},{:.2}",
+        options.sizes.layers,
+        device.name(),
+        (most - before) as f64 / 1e9,
+        planned.peak_usage().total() as f64 / 1e9,
+    ));
+}
+
+/// Seconds of a step of the denoising loop itself, guidance and sampler included.
+fn steps(options: &Options, file: &Arc<File>, sides: [i64; 3], clip: &str, dtype: DType) {
+    let [width, height, frames] = sides.map(|side| side as usize);
+    let request = Request {
+        prompt: String::new(),
+        negative_prompt: String::new(),
+        width,
+        height,
+        frames,
+        steps: options.steps,
+        guidance_scale: 4.0,
+        guidance_scale_low: 4.0,
+        flow_shift: 12.0,
+        seed: 0,
+        sampler: Default::default(),
+    };
+    let prompts = Prompts { positive: prompt(), negative: Some(prompt()) };
+    let mut exec = Executor::new(options.device, Precision::Native, options.threads).unwrap();
+    let mut times = Vec::new();
+    let mut observe = |_: Step<'_>| times.push(Instant::now());
+    let experts = Experts::new(file.clone(), None).unwrap();
+    experts.denoise(&mut exec, &request, &prompts, &mut Silent, &mut observe).unwrap();
+    let timed = times.len() - 1;
+    let seconds = (times[timed] - times[0]).as_secs_f64() / timed as f64;
+    println_line(&format!(
+        "{clip},{dtype},{},{},{},{seconds:.3}",
+        options.sizes.layers,
+        options.device.name(),
+        options.threads
+    ));
+}
+
+/// Bytes that are in use: on the CPU by this process, with the pages of its mapped files; elsewhere by
+/// everybody.
+fn taken(device: Device) -> u64 {
+    if device.family() != Family::Cpu {
+        let capacity = device.capacity();
+        return capacity.total - capacity.free;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a line");
+    line.trim_end_matches("kB").trim().parse::<u64>().expect("a number") << 10
+}
+
+/// How far the device's forward is from the CPU's in F32.
+fn check(options: &Options, file: &Arc<File>, latents: &HostTensor, clip: &str, dtype: DType) {
+    let forward = |device, precision| {
+        let model = model(file, device);
+        let mut exec = Executor::new(device, precision, options.threads).unwrap();
+        let text = model.condition(&mut exec, &prompt()).unwrap();
+        let go_on = &mut || ControlFlow::Continue(());
+        model.velocity(&mut exec, latents, 500, &text, go_on).unwrap()
+    };
+    let expected = forward(Device::cpu(), Precision::Strict);
+    let got = forward(options.device, Precision::Native);
+    let pairs =
+        || got.data.iter().zip(&*expected.data).map(|(&g, &e)| (f64::from(g), f64::from(e)));
+    let power = pairs().map(|(_, e)| e * e).sum::<f64>();
+    let error = pairs().map(|(g, e)| (g - e) * (g - e)).sum::<f64>();
+    let largest = pairs().map(|(_, e)| e.abs()).fold(0.0, f64::max);
+    let worst = pairs().map(|(g, e)| (g - e).abs()).fold(0.0, f64::max);
+    println_line(&format!(
+        "{clip},{dtype},{},{},{:.2e},{:.2e}",
+        options.sizes.layers,
+        options.device.name(),
+        (error / power).sqrt(),
+        worst / largest
+    ));
+    let near = error.is_finite() && (error / power).sqrt() < 1e-2;
+    assert!(near, "the device computes something else");
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+fn println_line(line: &str) {
+    println!("{line}");
 }
