@@ -1,9 +1,9 @@
 //! The runtime against diffusers: the tiny random checkpoint of `fixtures/xs`, tap by tap.
 //! `reference/README.md` says how checkpoint and golden are made.
 
-use e2e::{Comparison, Golden, Taps, converted, fixture};
+use e2e::{Comparison, Golden, Taps, converted, device, fixture};
 use gguf::File;
-use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
+use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Precision, Weights};
 use gguf_video::models::text::Umt5Encoder;
 use gguf_video::models::wan::{Config, WanModel, vae};
 use gguf_video::models::{Denoiser, TextEncoder};
@@ -36,7 +36,7 @@ impl Case {
         precision: Precision,
         tolerance: f64,
     ) -> Self {
-        let mut exec = Executor::new(Device::cpu(), precision, 1).unwrap();
+        let mut exec = Executor::new(device(), precision, 1).unwrap();
         let taps = Taps::default();
         exec.observe(taps.observer());
         Self { golden, request, folder, exec, taps, comparison: Comparison::new(tolerance) }
@@ -82,7 +82,7 @@ impl Case {
         let file = self.folder.text_encoder.clone();
         let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
         let encoder =
-            Umt5Encoder::new(&Weights::load(file.clone(), Device::cpu()).unwrap(), &file).unwrap();
+            Umt5Encoder::new(&Weights::load(file.clone(), device()).unwrap(), &file).unwrap();
         let request = self.request.clone();
         let mut embed = |prompt: &str, which: &str| {
             let ids = tokenizer.encode(&clean(prompt));
@@ -111,8 +111,7 @@ impl Case {
         for (name, file) in experts {
             let (latents, timestep) = self.first_input(&file);
             let config = Config::new(&file).unwrap();
-            let model =
-                WanModel::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
+            let model = WanModel::new(&Weights::load(file, device()).unwrap(), config).unwrap();
             let text = model.condition(&mut self.exec, &prompts.positive).unwrap();
             let velocity =
                 model.velocity(&mut self.exec, &latents, timestep, &text, &mut go_on()).unwrap();
@@ -160,7 +159,7 @@ impl Case {
     fn decode(&mut self, latents: HostTensor) {
         let file = self.folder.vae.clone();
         let config = vae::Config::new(&file).unwrap();
-        let model = vae::WanVae::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
+        let model = vae::WanVae::new(&Weights::load(file, device()).unwrap(), config).unwrap();
         let mut decoding = model.decode(&self.exec, latents).unwrap();
         let mut video = Vec::new();
         let mut push = |frame: HostTensor| {
@@ -194,7 +193,11 @@ fn channels_first(frames: &[HostTensor]) -> HostTensor {
     HostTensor::new([c, frames.len() as i64, h, w], planes.collect::<Vec<f32>>())
 }
 
+/// GPUs round the operands of matrix products to F16.
+const GPU_TOLERANCE: f64 = 1e-2;
+
 fn run(precision: Precision, tolerance: f64, what: &str) {
+    let tolerance = if device().family() == Family::Cpu { tolerance } else { GPU_TOLERANCE };
     let checkpoint = fixture("xs");
     let golden = Golden::open(&checkpoint);
     let output = tempfile::tempdir().unwrap();

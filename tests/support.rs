@@ -5,8 +5,8 @@ pub mod frames;
 pub mod gate;
 pub mod synthetic;
 
-use gguf_video::ggml::HostTensor;
-use gguf_video::pipeline::{ModelFolder, Places};
+use gguf_video::ggml::{Device, HostTensor};
+use gguf_video::pipeline::{ModelFolder, Places, choose_device};
 use safetensors::{Dtype, SafeTensors};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,6 +18,15 @@ use std::rc::Rc;
 /// A file of this package.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// The CPU, or the device that the environment names as `gguf-video run --device` does:
+/// `TEST_DEVICE=vulkan`. One that is named has to be there.
+pub fn device() -> Device {
+    match std::env::var("TEST_DEVICE") {
+        Ok(wanted) => choose_device(&wanted).unwrap_or_else(|e| panic!("TEST_DEVICE: {e}")),
+        Err(_) => Device::cpu(),
+    }
 }
 
 /// A file of the repository.

@@ -50,6 +50,8 @@ pub struct Executor {
     arena: Vec<u128>,
     precision: Precision,
     limits: Limits,
+    /// See [`table::alignment`].
+    alignment: usize,
     observer: Option<Observer>,
     /// Bytes of the compute buffer, and of the backend itself, that are booked.
     booked: usize,
@@ -88,6 +90,7 @@ impl Executor {
             // What a backend says while it looks for what the device can do is no failure.
             log::take_error();
             let limits = Limits::of(device, threads);
+            let alignment = table::alignment(device);
             let (observer, booked, done) = (None, device.overhead(), Done::default());
             device.book(|usage| usage.compute += booked as u64);
             Ok(Self {
@@ -98,6 +101,7 @@ impl Executor {
                 arena,
                 precision,
                 limits,
+                alignment,
                 observer,
                 booked,
                 done,
@@ -169,7 +173,8 @@ impl Executor {
             let cgraph = sys::ggml_new_graph_custom(ctx.0.as_ptr(), room, false);
             let order = NonNull::new(cgraph).expect("room was reserved");
             let observed = self.observer.is_some();
-            let graph = Graph::new(ctx.0, order, self.limits, self.precision, observed);
+            let graph =
+                Graph::new(ctx.0, order, self.limits, self.alignment, self.precision, observed);
             let result = build(&graph).map(Tensor::contiguous);
             if let Some(result) = result {
                 sys::ggml_set_output(result.raw.as_ptr());

@@ -54,6 +54,8 @@ pub struct Graph {
     pub(super) precision: Precision,
     pub(super) observed: bool,
     limits: Limits,
+    /// Where operands of matrix products must begin: see `table::alignment`.
+    pub(super) alignment: usize,
     scratch: RefCell<Option<Scratch>>,
     lines: RefCell<Vec<(Node, &'static Location<'static>)>>,
     kept: RefCell<Vec<Rc<dyn Any>>>,
@@ -67,6 +69,7 @@ impl Graph {
         ctx: NonNull<sys::ggml_context>,
         order: NonNull<sys::ggml_cgraph>,
         limits: Limits,
+        alignment: usize,
         precision: Precision,
         observed: bool,
     ) -> Self {
@@ -78,6 +81,7 @@ impl Graph {
             precision,
             observed,
             limits,
+            alignment,
             scratch: RefCell::default(),
             lines: RefCell::default(),
             kept: RefCell::default(),

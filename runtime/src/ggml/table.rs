@@ -2,8 +2,8 @@
 //! but on its word alone the CPU takes everything, and Metal takes norms of F16 (and runs its F32
 //! kernel on them), attention of 65,536 rows (and aborts), and tensors whose offsets overflow.
 
-use super::Family;
 use super::graph::Node;
+use super::{Device, Family, dry};
 use ggml_sys as sys;
 
 /// Rows at which Metal's attention kernel aborts: it keeps the row in 16 bits.
@@ -14,6 +14,22 @@ const ELEMENTS: i64 = 1 << 31;
 
 const F32: sys::ggml_type = sys::GGML_TYPE_F32;
 const F16: sys::ggml_type = sys::GGML_TYPE_F16;
+
+/// Bytes that Vulkan's attention reads at a time: it rounds strides down to them.
+const VULKAN_VECTOR: usize = 16;
+
+/// The alignment in bytes at which operands of matrix products, attention and softmax must begin,
+/// and the rows of attention: ggml aborts on some views that don't, and computes nonsense of others.
+pub(super) fn alignment(device: Device) -> usize {
+    match device.family() {
+        Family::Vulkan => {
+            // SAFETY: the device's buffer type lives as long as the program.
+            let least = unsafe { sys::ggml_backend_buft_get_alignment(dry::buffer_type(device)) };
+            least.max(VULKAN_VECTOR)
+        }
+        _ => 1,
+    }
+}
 
 /// Why `node` can't run there, if it can't.
 ///

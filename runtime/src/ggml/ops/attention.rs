@@ -28,7 +28,7 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     fn flash_attention(self, k: Tensor<'g>, v: Tensor<'g>) -> Self {
         let [_, _, d] = self.dims::<3>();
-        let (q, k, v) = (self.dense_rows(), k.dense_rows(), v.dense_rows());
+        let (q, k, v) = (self.operand_rows(), k.operand_rows(), v.operand_rows());
         // SAFETY: the nodes are alive for `'g`; `attention` checked the shapes, and the rows are
         // dense, as ggml asserts; there is no mask.
         let out = self.graph.node(|ctx| unsafe {

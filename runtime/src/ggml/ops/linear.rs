@@ -14,7 +14,7 @@ impl<'g> Tensor<'g> {
         let ([_, inputs], [.., last]) = (w.dims::<2>(), self.shape().full());
         assert_eq!(last, inputs, "linear: {self:?} by weight {w:?}");
         // CUDA would add up in F16, which ends at 65,504.
-        w.binary(self.dense_rows().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_BF16)
+        w.binary(self.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_BF16)
     }
 
     /// `x @ yᵀ` over the two inner dimensions, matrix by matrix: `[.., N, K]` by `[.., M, K]`
@@ -23,9 +23,7 @@ impl<'g> Tensor<'g> {
     pub fn matmul_transposed(self, y: Tensor<'g>) -> Self {
         let ([a, b, _, k], [c, d, _, l]) = (self.shape().full(), y.shape().full());
         assert_eq!(([a, b], k), ([c, d], l), "matmul: {self:?} by {y:?}");
-        y.dense_rows()
-            .binary(self.dense_rows().raw, sys::ggml_mul_mat)
-            .accumulated(sys::GGML_PREC_F32)
+        y.operand().binary(self.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_F32)
     }
 
     /// Rows of `table` `[V, C]`, chosen by this vector of I32 numbers: `[N, C]`, always F32.

@@ -71,6 +71,25 @@ impl<'g> Tensor<'g> {
         x.unary(sys::ggml_cont)
     }
 
+    /// [`Tensor::dense_rows`], beginning where the device's matrix products and attention can read.
+    #[track_caller]
+    fn operand(self) -> Self {
+        let x = self.dense_rows();
+        // SAFETY: the node is alive for `'g`; a tensor that is no view begins where memory does.
+        let begin = unsafe { x.raw.as_ref() }.view_offs;
+        if begin % self.graph.alignment == 0 { x } else { x.unary(sys::ggml_cont) }
+    }
+
+    /// [`Tensor::operand`], whose rows begin there, too.
+    #[track_caller]
+    fn operand_rows(self) -> Self {
+        let x = self.operand();
+        // SAFETY: as above.
+        let [_, rows @ ..] = unsafe { x.raw.as_ref() }.nb;
+        let fits = rows.iter().all(|stride| stride % self.graph.alignment == 0);
+        if fits { x } else { x.unary(sys::ggml_cont) }
+    }
+
     /// The same values with the packed stride in every dimension of one. Such a stride means
     /// nothing, but ggml's checks look at it, and a permuted one makes them abort.
     #[track_caller]

@@ -24,12 +24,12 @@ impl<'g> Tensor<'g> {
     /// `softmax(scale · x + bias)`; `bias` is repeated over the outer dimensions.
     #[track_caller]
     pub fn softmax(self, scale: f32, bias: Option<Tensor<'g>>) -> Self {
-        let x = self.f32_rows("softmax").contiguous();
+        let x = self.f32_rows("softmax").contiguous().operand();
         let [_, heads, rows, columns] = x.shape().full();
         let bias = bias.map(|b| {
             let [one, h, r, c] = b.shape().full();
             assert_eq!((one, h, r, c), (1, heads, rows, columns), "softmax: bias {b:?} on {x:?}");
-            b.contiguous()
+            b.contiguous().operand()
         });
         let mask = bias.map_or(std::ptr::null_mut(), |b| b.raw.as_ptr());
         // SAFETY: both nodes are alive for `'g`, contiguous and of the shapes that ggml asserts;
