@@ -153,7 +153,7 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
             )
             .unwrap();
         }
-        *page += "\nWhere the GPU's time of a Q8_0 forward at 832x480x81 goes, one of two with the loading of kernels:\n\n```\n";
+        *page += "\nWhere the GPU's time of two guided steps at 832x480x81 with Q8_0 goes, the loading of kernels included:\n\n```\n";
         *page += &fs::read_to_string(folder.join("profile.txt")).unwrap();
         *page += "```\n\nHow far two blocks at 832x480x1 are from the CPU's F32:\n";
         table(page, &fs::read_to_string(folder.join("errors.csv")).unwrap());

@@ -111,6 +111,7 @@ fn main() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("wan.gguf");
         let file = Arc::new(synthetic::transformer(&path, options.sizes, dtype, Values::Random));
+        let before = taken(options.device);
         for &[width, height, frames] in &options.clips {
             let latents = wave([16, (frames - 1) / 4 + 1, height / 8, width / 8]);
             let clip = format!("{width}x{height}x{frames}");
@@ -119,16 +120,22 @@ fn main() {
             } else if options.check {
                 check(&options, &file, &latents, &clip, dtype);
             } else {
-                measure(&options, &file, &latents, &clip, dtype);
+                measure(&options, &file, &latents, (&clip, dtype), before);
             }
         }
     }
 }
 
-/// Seconds of a forward pass and the most memory that it took, and what was planned.
-fn measure(options: &Options, file: &Arc<File>, latents: &HostTensor, clip: &str, dtype: DType) {
+/// Seconds of a forward pass and the most memory that it took beyond what was taken `before`, and what
+/// was planned.
+fn measure(
+    options: &Options,
+    file: &Arc<File>,
+    latents: &HostTensor,
+    (clip, dtype): (&str, DType),
+    before: u64,
+) {
     let (device, threads) = (options.device, options.threads);
-    let before = taken(device);
     let mut most = before;
     let model_on_device = model(file, device);
     let mut exec = Executor::new(device, Precision::Native, threads).unwrap();
