@@ -31,7 +31,7 @@ Made by `script/performance`; nothing here is typed by hand but the figures of o
 ## On a CPU
 
 A Wan 2.1 model of 1.3B parameters with random weights, two threads. Seconds of one forward pass (one step
-without guidance), and of decoding the clip.
+without guidance; the fastest of three) beside what a run would have said before it began, and of decoding the clip.
 ";
 
     const PEER: &str = "
