@@ -38,7 +38,7 @@ impl Rates {
         };
         let exec = &mut Executor::new(device, precision, threads)?;
         let x = &DeviceTensor::noise(device, [rows, channels], DType::F32)?;
-        let weight = &DeviceTensor::noise(device, [channels, channels], weights)?;
+        let weight = &DeviceTensor::noise(device, [channels, channels], timed_as(weights))?;
         let vector = &DeviceTensor::noise(device, [1, channels], DType::F32)?;
         let heads = channels / HEAD;
         let kv = &DeviceTensor::noise(device, [heads, keys, HEAD], device.operands().dtype())?;
@@ -54,6 +54,18 @@ impl Rates {
         let (work, seconds) =
             timed(exec, x, |y| y + (y.layer_norm(1e-6) * vector + vector) * vector)?;
         Ok(Self { matmul, attention, bandwidth: work.bytes / seconds })
+    }
+}
+
+/// The type that stands for `weights`: ggml makes blocks of some types only with an importance matrix,
+/// and of others not at all.
+fn timed_as(weights: DType) -> DType {
+    use DType::{BF16, F16, F32, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    match weights {
+        F32 | F16 | BF16 | Q2_K | Q3_K | Q4_0 | Q4_1 | Q4_K | Q5_0 | Q5_1 | Q5_K | Q6_K | Q8_0 => {
+            weights
+        }
+        _ => Q4_K,
     }
 }
 
@@ -91,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_cpu_does_something_in_a_second() {
-        for weights in [DType::F32, DType::F16, DType::Q8_0, DType::Q4_K] {
+        for weights in [DType::F32, DType::Q8_0, DType::Q4_K, DType::IQ2_XXS, DType::Q8_K] {
             let rates = Rates::measure(Device::cpu(), Precision::Native, 1, weights).unwrap();
             for rate in [rates.matmul, rates.attention, rates.bandwidth] {
                 assert!(rate > 1e6 && rate < 1e16, "{weights}: {rates:?}");
