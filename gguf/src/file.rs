@@ -14,7 +14,8 @@ use crate::tensor::Tensor;
 
 /// An open GGUF file: its metadata and tensor descriptions in memory of their own, its data mapped.
 ///
-/// The file must not be truncated while it is open: touching data that is gone ends the process.
+/// The file must not be truncated while it is open: touching data that is gone ends the process (with
+/// a message, after [`crate::say_when_cut_short`]).
 pub struct File {
     path: PathBuf,
     mapping: Mmap,

@@ -67,6 +67,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(unix)]
+mod cut_short;
 mod dtype;
 mod error;
 mod file;
@@ -76,6 +78,8 @@ mod tensor;
 mod value;
 mod writer;
 
+#[cfg(unix)]
+pub use cut_short::say_when_cut_short;
 pub use dtype::{DType, UnknownDType};
 pub use error::{Defect, Error, Subject};
 pub use file::File;
