@@ -1,6 +1,6 @@
 //! Runs graphs on one backend.
 
-use super::graph::{Node, Values, Write};
+use super::graph::{Guard, Node, Taps, Values, Write};
 use super::probe::Probe;
 use super::work::Work;
 use super::{Device, Graph, HostTensor, Limits, Precision, Shape, Tensor};
@@ -34,6 +34,8 @@ pub enum ComputeError {
     Reported(String),
     #[error("the device computes nonsense: {value} instead of {expected} after a graph")]
     Probe { expected: f32, value: f32 },
+    #[error("`{tensor}` holds values that are no numbers on {device}")]
+    NotFinite { tensor: String, device: String },
     #[error("interrupted")]
     Interrupted,
 }
@@ -53,6 +55,9 @@ pub struct Executor {
     /// See [`table::alignment`].
     alignment: usize,
     observer: Option<Observer>,
+    examining: bool,
+    #[cfg(feature = "faults")]
+    fault: Option<super::fault::Planted>,
     /// Bytes of the compute buffer, and of the backend itself, that are booked.
     booked: usize,
     done: Done,
@@ -103,6 +108,9 @@ impl Executor {
                 limits,
                 alignment,
                 observer,
+                examining: false,
+                #[cfg(feature = "faults")]
+                fault: None,
                 booked,
                 done,
             })
@@ -128,6 +136,19 @@ impl Executor {
     /// Hands every [`Tensor::tap`] of later runs to `observer`: parity tests, importance matrices.
     pub fn observe(&mut self, observer: impl FnMut(&str, HostTensor) + 'static) {
         self.observer = Some(Box::new(observer));
+    }
+
+    /// Whether every [`Tensor::tap`] of later runs is looked at, so that
+    /// [`ComputeError::NotFinite`] names the first value that isn't finite. Slower; nothing is
+    /// observed meanwhile.
+    pub fn examine(&mut self, examining: bool) {
+        self.examining = examining;
+    }
+
+    /// Makes later runs go wrong where `fault` says so.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: super::fault::Planted) {
+        self.fault = Some(fault);
     }
 
     /// Bytes of the compute buffer, which grows to the largest graph so far.
@@ -172,9 +193,12 @@ impl Executor {
             let room = MAX_NODES + optimize::MOST_WISHES;
             let cgraph = sys::ggml_new_graph_custom(ctx.0.as_ptr(), room, false);
             let order = NonNull::new(cgraph).expect("room was reserved");
-            let observed = self.observer.is_some();
-            let graph =
-                Graph::new(ctx.0, order, self.limits, self.alignment, self.precision, observed);
+            let taps = match (self.examining, &self.observer) {
+                (true, _) => Taps::Examined,
+                (false, Some(_)) => Taps::Observed,
+                (false, None) => Taps::Ignored,
+            };
+            let graph = Graph::new(ctx.0, order, self.limits, self.alignment, self.precision, taps);
             let result = build(&graph).map(Tensor::contiguous);
             if let Some(result) = result {
                 sys::ggml_set_output(result.raw.as_ptr());
@@ -185,10 +209,13 @@ impl Executor {
             for Write { value, .. } in &writes {
                 graph.settle(*value);
             }
-            for Write { value, target, line } in &writes {
+            for Write { value, target, line, guard } in &writes {
                 let copy = graph.node(|c| sys::ggml_cpy(c, value.as_ptr(), target.as_ptr()));
                 graph.name_line(copy.raw, line);
                 graph.settle(copy.raw);
+                if let Some(name) = guard {
+                    graph.guard(copy, name.clone());
+                }
             }
             self.check_support(&graph, cgraph)?;
             self.account(cgraph);
@@ -205,6 +232,8 @@ impl Executor {
             for (node, values) in graph.inputs.borrow().iter() {
                 upload(*node, values);
             }
+            #[cfg(feature = "faults")]
+            let fault = super::fault::before(&mut self.fault, &writes)?;
             let status = sys::ggml_backend_graph_compute(self.backend.0.as_ptr(), cgraph);
             if status != sys::GGML_STATUS_SUCCESS {
                 return Err(
@@ -212,6 +241,9 @@ impl Executor {
                 );
             }
             self.probe.check(self.backend.0)?;
+            #[cfg(feature = "faults")]
+            super::fault::after(fault, &writes);
+            self.check_guards(&graph)?;
             if let Some(observer) = &mut self.observer {
                 for t in nodes(cgraph) {
                     let tapped = t.as_ref().flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 != 0;
@@ -250,6 +282,20 @@ impl Executor {
                     line: graph.line(t).map_or_else(String::new, ToString::to_string),
                     why,
                 });
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// `graph` has been computed.
+    unsafe fn check_guards(&self, graph: &Graph) -> Result<(), ComputeError> {
+        for Guard { name, sum } in graph.guards.borrow().iter() {
+            // SAFETY: by contract; the sum is one contiguous F32 value.
+            let sum = unsafe { download(*sum) }.data[0];
+            if !sum.is_finite() {
+                let (tensor, device) = (name.clone(), self.device.name());
+                return Err(ComputeError::NotFinite { tensor, device });
             }
         }
         Ok(())

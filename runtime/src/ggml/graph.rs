@@ -22,6 +22,9 @@ pub enum Precision {
     /// Every weight is widened to F32 first and every function is computed in F32: what a
     /// comparison with the reference needs.
     Strict,
+    /// As [`Precision::Strict`], with operands of products and attention rounded to F16 first, as
+    /// GPUs do: what tells a GPU's rounding from its faults.
+    Halved,
 }
 
 pub(super) enum Values {
@@ -35,6 +38,25 @@ pub(super) struct Write {
     /// A view of the part of the state that it replaces.
     pub(super) target: Node,
     pub(super) line: &'static Location<'static>,
+    /// What it is called, where it is guarded.
+    pub(super) guard: Option<String>,
+}
+
+/// A sum that is a number only if all of its terms are.
+pub(super) struct Guard {
+    pub(super) name: String,
+    pub(super) sum: Node,
+}
+
+/// What becomes of [`Tensor::tap`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taps {
+    /// They cost nothing.
+    Ignored,
+    /// The observer gets their values.
+    Observed,
+    /// Each is guarded, to find the first that isn't finite.
+    Examined,
 }
 
 /// Memory that several nodes of a graph fill and read in turn.
@@ -52,7 +74,8 @@ pub struct Graph {
     pub(super) inputs: RefCell<Vec<(Node, Values)>>,
     pub(super) writes: RefCell<Vec<Write>>,
     pub(super) precision: Precision,
-    pub(super) observed: bool,
+    pub(super) taps: Taps,
+    pub(super) guards: RefCell<Vec<Guard>>,
     limits: Limits,
     /// Where operands of matrix products must begin: see `table::alignment`.
     pub(super) alignment: usize,
@@ -71,7 +94,7 @@ impl Graph {
         limits: Limits,
         alignment: usize,
         precision: Precision,
-        observed: bool,
+        taps: Taps,
     ) -> Self {
         Self {
             ctx,
@@ -79,7 +102,8 @@ impl Graph {
             inputs: RefCell::default(),
             writes: RefCell::default(),
             precision,
-            observed,
+            taps,
+            guards: RefCell::default(),
             limits,
             alignment,
             scratch: RefCell::default(),
@@ -172,9 +196,42 @@ impl Graph {
     /// [`Graph::write`] for the part of `state` that begins at `at`, of all four dimensions.
     #[track_caller]
     pub fn write_at<'g>(&'g self, state: &DeviceTensor, at: [i64; 4], value: Tensor<'g>) {
+        self.push_write(state, at, value, None, Location::caller());
+    }
+
+    /// [`Graph::write_at`] of F32 values which must all be finite: else the run of the graph fails
+    /// with [`super::ComputeError::NotFinite`] for `name`. They are read once more for that.
+    #[track_caller]
+    pub fn write_finite<'g>(
+        &'g self,
+        state: &DeviceTensor,
+        at: [i64; 4],
+        value: Tensor<'g>,
+        name: impl fmt::Display,
+    ) {
+        self.push_write(state, at, value, Some(name.to_string()), Location::caller());
+    }
+
+    fn push_write<'g>(
+        &'g self,
+        state: &DeviceTensor,
+        at: [i64; 4],
+        value: Tensor<'g>,
+        guard: Option<String>,
+        line: &'static Location<'static>,
+    ) {
         let target = self.read(state).part(at, value.shape());
-        let (value, target, line) = (value.raw, target.raw, Location::caller());
-        self.writes.borrow_mut().push(Write { value, target, line });
+        let (value, target) = (value.raw, target.raw);
+        self.writes.borrow_mut().push(Write { value, target, line, guard });
+    }
+
+    /// Guards `value`, which is F32, as `name`.
+    pub(super) fn guard(&self, value: Tensor<'_>, name: String) {
+        let sum = value.total();
+        // SAFETY: the node is alive until the graph is gone.
+        unsafe { sys::ggml_set_output(sum.raw.as_ptr()) };
+        self.settle(sum.raw);
+        self.guards.borrow_mut().push(Guard { name, sum: sum.raw });
     }
 
     /// Where this graph cuts long operations.
@@ -251,13 +308,19 @@ impl<'g> Tensor<'g> {
         self.graph
     }
 
-    /// Names this value for the executor's observer; free when nobody observes.
+    /// Names this value for the executor's observer, and for a search for what isn't finite; free
+    /// when there is neither.
     #[track_caller]
     pub fn tap(self, name: impl fmt::Display) -> Self {
-        if !self.graph.observed {
-            return self;
-        }
-        let t = self.contiguous();
+        let t = match self.graph.taps {
+            Taps::Ignored => return self,
+            Taps::Observed => self.contiguous(),
+            Taps::Examined => {
+                let t = self.contiguous();
+                self.graph.guard(t, name.to_string());
+                return t;
+            }
+        };
         let name = std::ffi::CString::new(name.to_string()).expect("no NUL in tap names");
         // SAFETY: the node is alive for `'g`; ggml copies the name.
         unsafe {

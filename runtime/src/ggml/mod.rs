@@ -44,6 +44,8 @@ mod calibrate;
 mod device;
 mod dry;
 mod executor;
+#[cfg(feature = "faults")]
+mod fault;
 mod graph;
 mod host;
 mod log;
@@ -60,6 +62,8 @@ mod work;
 
 pub use device::{Capacity, Device, Family};
 pub use executor::{ComputeError, Done, Executor};
+#[cfg(feature = "faults")]
+pub use fault::{Fault, Planted};
 pub use graph::{Graph, Operand, Precision, Tensor};
 pub use host::HostTensor;
 pub use ops::{Kernel, conv3d, patch_order};

@@ -54,8 +54,11 @@ pub(super) unsafe fn refusal(family: Family, node: Node) -> Option<&'static str>
         | sys::GGML_OP_VIEW
         | sys::GGML_OP_PERMUTE
         | sys::GGML_OP_GET_ROWS => None,
-        sys::GGML_OP_NORM | sys::GGML_OP_RMS_NORM | sys::GGML_OP_SOFT_MAX => {
-            (!is(a, F32)).then_some("norms and softmax are computed right for F32 alone")
+        sys::GGML_OP_NORM
+        | sys::GGML_OP_RMS_NORM
+        | sys::GGML_OP_SOFT_MAX
+        | sys::GGML_OP_SUM_ROWS => {
+            (!is(a, F32)).then_some("norms, softmax and sums are computed right for F32 alone")
         }
         sys::GGML_OP_MUL_MAT => {
             (!float(b)).then_some("matrix products take activations of F32 or F16")

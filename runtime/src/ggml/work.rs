@@ -100,7 +100,7 @@ impl Mul<f64> for Work {
 }
 
 /// What a device does in a second.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Rates {
     /// Operations in matrix products.
     pub matmul: f64,

@@ -17,11 +17,12 @@ impl<'g> Tensor<'g> {
             "attention: {self:?}, {k:?}, {v:?}"
         );
         let limit = self.graph.limits().attention_rows(m, h * d);
+        let (q, k, v) = (self.rounded(), k.rounded(), v.rounded());
         if n <= limit {
-            return self.flash_attention(k, v);
+            return q.flash_attention(k, v);
         }
         pieces(n, limit).fold(self.graph.uninitialized([n, h, d]), |out, range| {
-            out.set([range.start, 0, 0], self.narrow(1, range).flash_attention(k, v))
+            out.set([range.start, 0, 0], q.narrow(1, range).flash_attention(k, v))
         })
     }
 

@@ -16,7 +16,7 @@ impl<'g> Tensor<'g> {
     pub fn gelu_tanh(self) -> Self {
         match self.graph.precision {
             Precision::Native => self.dense_rows().unary(sys::ggml_gelu),
-            Precision::Strict => {
+            Precision::Strict | Precision::Halved => {
                 let x = self.contiguous();
                 let cubic = x.unary(sys::ggml_sqr) * 0.044_715 + 1.0;
                 let inner = x * cubic * std::f32::consts::FRAC_2_PI.sqrt();

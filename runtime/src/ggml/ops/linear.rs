@@ -10,11 +10,11 @@ impl<'g> Tensor<'g> {
     /// Q8_0); strict runs widen the weight to F32 first.
     #[track_caller]
     pub fn linear(self, weight: impl Operand<'g>) -> Self {
-        let w = weight.in_graph(self.graph).widened();
+        let (x, w) = (self.rounded(), weight.in_graph(self.graph).widened().rounded());
         let ([_, inputs], [.., last]) = (w.dims::<2>(), self.shape().full());
         assert_eq!(last, inputs, "linear: {self:?} by weight {w:?}");
         // CUDA would add up in F16, which ends at 65,504.
-        w.binary(self.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_BF16)
+        w.binary(x.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_BF16)
     }
 
     /// `x @ yᵀ` over the two inner dimensions, matrix by matrix: `[.., N, K]` by `[.., M, K]`
@@ -23,7 +23,8 @@ impl<'g> Tensor<'g> {
     pub fn matmul_transposed(self, y: Tensor<'g>) -> Self {
         let ([a, b, _, k], [c, d, _, l]) = (self.shape().full(), y.shape().full());
         assert_eq!(([a, b], k), ([c, d], l), "matmul: {self:?} by {y:?}");
-        y.operand().binary(self.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_F32)
+        let (x, y) = (self.rounded().operand(), y.rounded().operand());
+        y.binary(x.raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_F32)
     }
 
     /// Rows of `table` `[V, C]`, chosen by this vector of I32 numbers: `[N, C]`, always F32.
@@ -41,7 +42,23 @@ impl<'g> Tensor<'g> {
         if self.graph.precision == Precision::Native || dtype == sys::GGML_TYPE_F32 {
             return self;
         }
-        // SAFETY: as above; ggml casts every type to F32.
-        self.graph.node(|c| unsafe { sys::ggml_cast(c, self.raw.as_ptr(), sys::GGML_TYPE_F32) })
+        self.cast(sys::GGML_TYPE_F32)
+    }
+
+    /// An operand as the graph's precision has it.
+    #[track_caller]
+    pub(super) fn rounded(self) -> Self {
+        match self.graph.precision {
+            Precision::Halved => {
+                self.contiguous().cast(sys::GGML_TYPE_F16).cast(sys::GGML_TYPE_F32)
+            }
+            Precision::Native | Precision::Strict => self,
+        }
+    }
+
+    #[track_caller]
+    fn cast(self, dtype: sys::ggml_type) -> Self {
+        // SAFETY: the node is alive for `'g`; ggml casts every type to F32, and F32 to F16.
+        self.graph.node(|c| unsafe { sys::ggml_cast(c, self.raw.as_ptr(), dtype) })
     }
 }

@@ -1,4 +1,4 @@
-//! Normalizations over the innermost dimension. F32 only: on Metal, another type would be
+//! Normalizations and sums over the innermost dimension. F32 only: on Metal, another type would be
 //! accepted and computed wrong.
 
 use crate::ggml::Tensor;
@@ -35,6 +35,18 @@ impl<'g> Tensor<'g> {
         // SAFETY: both nodes are alive for `'g`, contiguous and of the shapes that ggml asserts;
         // a null mask means none.
         self.graph.node(|c| unsafe { sys::ggml_soft_max_ext(c, x.raw.as_ptr(), mask, scale, 0.0) })
+    }
+
+    /// The sum of all values, `[1]`.
+    #[track_caller]
+    pub fn total(self) -> Self {
+        let x = self.f32_rows("total");
+        let [rows, columns] = [x.shape().elements() as i64, x.shape().full()[3]];
+        // SAFETY: the node is alive for `'g`, F32, with dense rows.
+        let sums = self.graph.node(|c| unsafe { sys::ggml_sum_rows(c, x.raw.as_ptr()) });
+        let sums = sums.reshape([rows / columns]);
+        // SAFETY: as above.
+        self.graph.node(|c| unsafe { sys::ggml_sum_rows(c, sums.raw.as_ptr()) })
     }
 
     #[track_caller]
