@@ -16,6 +16,16 @@ pub enum Expert {
     Single,
 }
 
+impl Expert {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HighNoise => "high-noise expert",
+            Self::LowNoise => "low-noise expert",
+            Self::Single => "transformer",
+        }
+    }
+}
+
 /// `WanTransformer3DModel`'s configuration, and the pipeline's defaults that travel with it.
 #[derive(Clone, Debug)]
 pub struct Config {

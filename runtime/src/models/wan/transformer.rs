@@ -77,18 +77,15 @@ impl WanSelfAttention {
         (k, self.heads(v).permute([1, 0, 2]))
     }
 
-    /// `x`: `[L, C]`; `k`, `v`: of all tokens, `[N, M, D]`.
-    fn forward<'g>(
+    /// Queries of the tokens in `x` `[L, C]`: `[N, L, D]`.
+    fn queries<'g>(
         &self,
         x: Tensor<'g>,
         positions: &[Tensor<'g>; 3],
-        (k, v): (Tensor<'g>, Tensor<'g>),
         tap: &dyn Fn(&str) -> String,
     ) -> Tensor<'g> {
-        let [l, c] = x.dims();
         let q = self.norm_q.forward(self.q.forward(x).tap(tap("q"))).tap(tap("norm_q"));
-        let q = rope_apply(self.heads(q), positions).permute([1, 0, 2]);
-        self.o.forward(q.attention(k, v).reshape([l, c]))
+        rope_apply(self.heads(q), positions).permute([1, 0, 2])
     }
 
     /// `[L, C]` as `[L, N, D]`.
@@ -121,7 +118,7 @@ impl WanCrossAttention {
     }
 }
 
-struct WanAttentionBlock {
+pub(super) struct WanAttentionBlock {
     self_attn: WanSelfAttention,
     norm3: LayerNorm,
     cross_attn: WanCrossAttention,
@@ -151,7 +148,7 @@ impl WanAttentionBlock {
     }
 
     /// What self-attention attends to in the tokens of `x` `[L, C]`: `[N, L, D]` each.
-    fn keys_values<'g>(
+    pub(super) fn keys_values<'g>(
         &self,
         x: Tensor<'g>,
         e: Tensor<'g>,
@@ -173,19 +170,42 @@ impl WanAttentionBlock {
         text: (Tensor<'g>, Tensor<'g>),
         tap: &dyn Fn(&str) -> String,
     ) -> Tensor<'g> {
-        let e = self.modulated(e);
+        let (q, (k, v)) = (self.queries(x, e, positions, tap), tokens);
+        self.after_attention(x, e, q.attention(k, v).reshape(x.shape()), text, tap)
+    }
 
-        // self-attention
-        let y = x.layer_norm(self.eps) * (e[1] + 1.0) + e[0];
-        let tap_inside = |n: &str| tap(&format!("self_attn.{n}"));
-        let y = self.self_attn.forward(y, positions, tokens, &tap_inside);
+    /// Queries of self-attention, `[N, L, D]`.
+    pub(super) fn queries<'g>(
+        &self,
+        x: Tensor<'g>,
+        e: Tensor<'g>,
+        positions: &[Tensor<'g>; 3],
+        tap: &dyn Fn(&str) -> String,
+    ) -> Tensor<'g> {
+        let [shift, scale, ..] = self.modulated(e);
+        let y = x.layer_norm(self.eps) * (scale + 1.0) + shift;
+        self.self_attn.queries(y, positions, &|n: &str| tap(&format!("self_attn.{n}")))
+    }
+
+    /// The rest of [`WanAttentionBlock::forward`], from what self-attention `attended` to `[L, C]`.
+    pub(super) fn after_attention<'g>(
+        &self,
+        x: Tensor<'g>,
+        e: Tensor<'g>,
+        attended: Tensor<'g>,
+        text: (Tensor<'g>, Tensor<'g>),
+        tap: &dyn Fn(&str) -> String,
+    ) -> Tensor<'g> {
+        let e = self.modulated(e);
+        let y = self.self_attn.o.forward(attended.tap(tap("self_attn.attended")));
         let x = x + y.tap(tap("self_attn")) * e[2];
 
         // cross-attention and feed-forward
         let y = self.cross_attn.forward(self.norm3.forward(x), text);
         let x = x + y.tap(tap("cross_attn"));
         let y = x.layer_norm(self.eps) * (e[4] + 1.0) + e[3];
-        let y = self.ffn_2.forward(self.ffn_0.forward(y).gelu_tanh());
+        let y = self.ffn_0.forward(y.tap(tap("norm2"))).gelu_tanh().tap(tap("ffn.0"));
+        let y = self.ffn_2.forward(y);
         x + y.tap(tap("ffn")) * e[5]
     }
 }
@@ -220,7 +240,7 @@ pub struct WanModel {
     text_embedding: [Linear; 2],
     time_embedding: [Linear; 2],
     time_projection: Linear,
-    blocks: Vec<WanAttentionBlock>,
+    pub(super) blocks: Vec<WanAttentionBlock>,
     head: Head,
     config: Config,
 }
@@ -253,14 +273,48 @@ impl WanModel {
     }
 
     /// `tokens`: `[L, 4 · 16]`, features in order (c, ph, pw).
-    fn embed_patches<'g>(&self, tokens: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn embed_patches<'g>(&self, tokens: Tensor<'g>) -> Tensor<'g> {
         let [_, features] = tokens.dims();
         let kernel = tokens.graph().read(&self.patch_embedding);
         tokens.linear(kernel.reshape([self.config.dim, features])) + &self.patch_bias
     }
 
+    /// [`Denoiser::condition`] for the first `count` blocks alone.
+    pub(super) fn condition_blocks(
+        &self,
+        exec: &mut Executor,
+        text: &HostTensor,
+        count: usize,
+    ) -> Result<Conditioning, ComputeError> {
+        let (cfg, device) = (&self.config, exec.device());
+        let [rows, text_dim] = text.shape.dims();
+        assert!(rows <= cfg.text_len && text_dim == cfg.text_dim, "text of {:?}", text.shape);
+        let mut padded = text.data.to_vec();
+        padded.resize((cfg.text_len * text_dim) as usize, 0.0);
+        let padded = HostTensor::new([cfg.text_len, text_dim], padded);
+
+        let context = DeviceTensor::new(device, [cfg.text_len, cfg.dim], Storage::F32)?;
+        exec.update(|g| {
+            let y = self.text_embedding[0].forward(g.input(&padded)).gelu_tanh();
+            let y = self.text_embedding[1].forward(y).tap("text_embedding");
+            g.write(&context, y);
+        })?;
+        let mut blocks = Vec::with_capacity(count);
+        for block in &self.blocks[..count] {
+            let shape = [cfg.num_heads, cfg.text_len, cfg.head_dim()];
+            let (keys, values) = keys_values(exec, shape)?;
+            exec.update(|g| {
+                let (k, v) = block.cross_attn.keys_values(g.read(&context));
+                g.write(&keys, k);
+                g.write(&values, v);
+            })?;
+            blocks.push((keys, values));
+        }
+        Ok(Conditioning { blocks })
+    }
+
     /// The time embedding `[1, C]` and its projection `[1, 6, C]`.
-    fn embed_time<'g>(&self, g: &'g Graph, timestep: i64) -> (Tensor<'g>, Tensor<'g>) {
+    pub(super) fn embed_time<'g>(&self, g: &'g Graph, timestep: i64) -> (Tensor<'g>, Tensor<'g>) {
         let dim = self.config.freq_dim;
         let t = HostTensor::new([1, dim], sinusoidal_embedding_1d(dim, timestep as f32));
         let e = self.time_embedding[1].forward(self.time_embedding[0].forward(g.input(&t)).silu());
@@ -277,31 +331,7 @@ impl Denoiser for WanModel {
         exec: &mut Executor,
         text: &HostTensor,
     ) -> Result<Conditioning, ComputeError> {
-        let (cfg, device) = (&self.config, exec.device());
-        let [rows, text_dim] = text.shape.dims();
-        assert!(rows <= cfg.text_len && text_dim == cfg.text_dim, "text of {:?}", text.shape);
-        let mut padded = text.data.to_vec();
-        padded.resize((cfg.text_len * text_dim) as usize, 0.0);
-        let padded = HostTensor::new([cfg.text_len, text_dim], padded);
-
-        let context = DeviceTensor::new(device, [cfg.text_len, cfg.dim], Storage::F32)?;
-        exec.update(|g| {
-            let y = self.text_embedding[0].forward(g.input(&padded)).gelu_tanh();
-            let y = self.text_embedding[1].forward(y).tap("text_embedding");
-            g.write(&context, y);
-        })?;
-        let mut blocks = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let shape = [cfg.num_heads, cfg.text_len, cfg.head_dim()];
-            let (keys, values) = keys_values(exec, shape)?;
-            exec.update(|g| {
-                let (k, v) = block.cross_attn.keys_values(g.read(&context));
-                g.write(&keys, k);
-                g.write(&values, v);
-            })?;
-            blocks.push((keys, values));
-        }
-        Ok(Conditioning { blocks })
+        self.condition_blocks(exec, text, self.blocks.len())
     }
 
     fn velocity(
@@ -312,64 +342,114 @@ impl Denoiser for WanModel {
         conditioning: &Conditioning,
         tick: Tick,
     ) -> Result<HostTensor, ComputeError> {
-        let (cfg, device, grid) = (&self.config, exec.device(), Grid::of(latents.shape));
+        let pass = Pass::begin(self, exec, latents, timestep)?;
+        for i in 0..self.blocks.len() {
+            pass.block(i, exec, conditioning, tick)?;
+        }
+        pass.end(exec)
+    }
+
+    fn ticks(&self, limits: &Limits, latents: Shape) -> u64 {
+        self.config.ticks(limits, latents)
+    }
+}
+
+/// A forward pass on its way: what stays on the device from one block to the next.
+pub(super) struct Pass<'m> {
+    model: &'m WanModel,
+    grid: Grid,
+    /// What the patch embedding is given, `[L, 4 · 16]`.
+    tokens: Shape,
+    places: [Vec<i32>; 3],
+    pieces: Pieces,
+    /// The residual stream, `[L, C]`.
+    pub(super) x: DeviceTensor,
+    /// The time embedding `[1, C]`, and its projection `[6, C]`.
+    e: DeviceTensor,
+    e0: DeviceTensor,
+    /// Of the block at hand, `[N, L, D]`.
+    pub(super) keys: DeviceTensor,
+    pub(super) values: DeviceTensor,
+}
+
+impl<'m> Pass<'m> {
+    /// Embeds `latents` `[C, F, H, W]` and `timestep`.
+    pub(super) fn begin(
+        model: &'m WanModel,
+        exec: &mut Executor,
+        latents: &HostTensor,
+        timestep: i64,
+    ) -> Result<Self, ComputeError> {
+        let (cfg, device, grid) = (&model.config, exec.device(), Grid::of(latents.shape));
         let (tokens, places) = (patchify(latents), grid.positions());
         let pieces = Pieces::new(cfg, &exec.limits(), grid.tokens());
         let state = |shape: [i64; 2]| DeviceTensor::new(device, shape, Storage::F32);
         let x = state([grid.tokens(), cfg.dim])?;
         let (e, e0) = (state([1, cfg.dim])?, state([6, cfg.dim])?);
         exec.update(|g| {
-            let (embedding, projection) = self.embed_time(g, timestep);
+            let (embedding, projection) = model.embed_time(g, timestep);
             g.write(&e, embedding);
             g.write(&e0, projection);
         })?;
         for range in pieces.narrow() {
             exec.update(|g| {
-                let y = self.embed_patches(g.input(&tokens.rows(range.clone())));
-                g.write_at(&x, [0, 0, range.start, 0], y.tap("patch_embedding"));
+                let y = model.embed_patches(g.input(&tokens.rows(range.clone())));
+                let y = y.tap("patch_embedding");
+                g.write_finite(&x, [0, 0, range.start, 0], y, "patch_embedding");
             })?;
         }
         let heads = [cfg.num_heads, grid.tokens(), cfg.head_dim()];
         let (keys, values) = keys_values(exec, heads)?;
-        for (i, (block, (text_keys, text_values))) in
-            self.blocks.iter().zip(&conditioning.blocks).enumerate()
-        {
-            for range in pieces.keys_values() {
-                exec.update(|g| {
-                    let x = g.read(&x).narrow(1, range.clone());
-                    let (k, v) = block.keys_values(x, g.read(&e0), &positions(g, &places, &range));
-                    g.write_at(&keys, [0, 0, range.start, 0], k);
-                    g.write_at(&values, [0, 0, range.start, 0], v);
-                })?;
-                ticked(tick)?;
-            }
-            for range in pieces.block() {
-                exec.update(|g| {
-                    let tokens = (g.read(&keys), g.read(&values));
-                    let text = (g.read(text_keys), g.read(text_values));
-                    let tap = |name: &str| format!("blocks.{i}.{name}");
-                    let piece = g.read(&x).narrow(1, range.clone());
-                    let places = positions(g, &places, &range);
-                    let y = block.forward(piece, g.read(&e0), &places, tokens, text, &tap);
-                    let y = y.tap(format_args!("blocks.{i}"));
-                    g.write_at(&x, [0, 0, range.start, 0], y);
-                })?;
-                ticked(tick)?;
-            }
+        let tokens = tokens.shape;
+        Ok(Self { model, grid, tokens, places, pieces, x, e, e0, keys, values })
+    }
+
+    /// Block `i`.
+    pub(super) fn block(
+        &self,
+        i: usize,
+        exec: &mut Executor,
+        conditioning: &Conditioning,
+        tick: Tick,
+    ) -> Result<(), ComputeError> {
+        let Self { places, pieces, x, e0, keys, values, .. } = self;
+        let (block, (text_keys, text_values)) = (&self.model.blocks[i], &conditioning.blocks[i]);
+        for range in pieces.keys_values() {
+            exec.update(|g| {
+                let x = g.read(x).narrow(1, range.clone());
+                let (k, v) = block.keys_values(x, g.read(e0), &positions(g, places, &range));
+                g.write_at(keys, [0, 0, range.start, 0], k);
+                g.write_at(values, [0, 0, range.start, 0], v);
+            })?;
+            ticked(tick)?;
         }
-        let mut velocity = Vec::with_capacity(tokens.data.len());
-        for range in pieces.narrow() {
+        for range in pieces.block() {
+            exec.update(|g| {
+                let tokens = (g.read(keys), g.read(values));
+                let text = (g.read(text_keys), g.read(text_values));
+                let tap = |name: &str| format!("blocks.{i}.{name}");
+                let piece = g.read(x).narrow(1, range.clone());
+                let places = positions(g, places, &range);
+                let y = block.forward(piece, g.read(e0), &places, tokens, text, &tap);
+                let (y, name) = (y.tap(format_args!("blocks.{i}")), format!("blocks.{i}"));
+                g.write_finite(x, [0, 0, range.start, 0], y, name);
+            })?;
+            ticked(tick)?;
+        }
+        Ok(())
+    }
+
+    /// The velocity, `[C, F, H, W]`.
+    fn end(self, exec: &mut Executor) -> Result<HostTensor, ComputeError> {
+        let mut velocity = Vec::with_capacity(self.tokens.elements());
+        for range in self.pieces.narrow() {
             let piece = exec.compute(|g| {
-                let x = g.read(&x).narrow(1, range.clone());
-                self.head.forward(x, g.read(&e)).tap("head")
+                let x = g.read(&self.x).narrow(1, range.clone());
+                self.model.head.forward(x, g.read(&self.e)).tap("head")
             })?;
             velocity.extend_from_slice(&piece.data);
         }
-        Ok(unpatchify(&HostTensor::new(tokens.shape, velocity), grid))
-    }
-
-    fn ticks(&self, limits: &Limits, latents: Shape) -> u64 {
-        self.config.ticks(limits, latents)
+        Ok(unpatchify(&HostTensor::new(self.tokens, velocity), self.grid))
     }
 }
 

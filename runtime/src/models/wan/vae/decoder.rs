@@ -8,6 +8,7 @@ use crate::ggml::{
 };
 use crate::models::{ModelError, Tick, ticked};
 use crate::nn::{CausalConv3d, History};
+use std::ops::Range;
 
 /// One graph's worth of the decoder.
 enum Layer {
@@ -163,10 +164,32 @@ impl WanVae {
     ) -> Result<Decoding<'_>, ComputeError> {
         let [c, _, h, w] = latents.shape.full();
         assert_eq!(c, self.config.z_dim, "latents of {:?}", latents.shape);
+        let stages = self.stages(exec, 0..self.stages.len(), [h, w, c])?;
+        Ok(Decoding { stages, latents, next: 0 })
+    }
+
+    /// How many stages there are up to the end of the middle block: what comes after looks at a
+    /// pixel's neighbours alone.
+    pub(super) fn middle(&self) -> usize {
+        let named = |stage: &Stage| stage.tap.as_deref() == Some("mid_block");
+        1 + self.stages.iter().position(named).expect("every decoder has a middle block")
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// Some of the stages, ready for frames `[H, W, C]` of a clip.
+    pub(super) fn stages(
+        &self,
+        exec: &Executor,
+        range: Range<usize>,
+        shape: [i64; 3],
+    ) -> Result<Stages<'_>, ComputeError> {
         let state = |shape: [i64; 3]| DeviceTensor::new(exec.device(), shape, Storage::F32);
-        let input = state([h, w, c])?;
-        let (mut shape, mut results, mut places) = ([h, w, c], vec![input.clone()], Vec::new());
-        for stage in &self.stages {
+        let input = state(shape)?;
+        let (mut shape, mut results, mut places) = (shape, vec![input.clone()], Vec::new());
+        for stage in &self.stages[range.clone()] {
             let slots = |conv: &CausalConv3d| {
                 let remembered = conv.remembered([shape[0], shape[1]]);
                 let slot =
@@ -184,7 +207,13 @@ impl WanVae {
             }
             places.push(Place { memory, turn: 0, results: results.clone() });
         }
-        Ok(Decoding { vae: self, latents, input, places, next: 0 })
+        Ok(Stages { vae: self, first: range.start, input, places, fed: 0 })
+    }
+
+    /// Normalized `latents` `[H, W, C]` as the decoder's first convolution has them.
+    pub(super) fn post_quant<'g>(&self, g: &'g Graph, latents: &HostTensor) -> Tensor<'g> {
+        let z = g.input(latents) * &self.std + &self.mean;
+        self.conv2.forward(z, &mut Forgetful)
     }
 }
 
@@ -201,10 +230,8 @@ struct Place {
 /// A clip on its way through the decoder, one frame at a time: as soon as a stage has made a frame,
 /// the frame goes all the way to its pixels.
 pub struct Decoding<'v> {
-    vae: &'v WanVae,
+    stages: Stages<'v>,
     latents: HostTensor,
-    input: DeviceTensor,
-    places: Vec<Place>,
     next: i64,
 }
 
@@ -223,14 +250,42 @@ impl Decoding<'_> {
         }
         let index = self.next;
         self.next += 1;
-        let latent = self.channels_last(index);
-        exec.update(|g| {
-            let z = g.input(&latent) * &self.vae.std + &self.vae.mean;
-            let z = self.vae.conv2.forward(z, &mut Forgetful);
-            g.write(&self.input, z.tap(format_args!("vae.post_quant_conv.{index}")));
-        })?;
-        self.run(0, &self.input.clone(), index, exec, tick, push)?;
+        let latent = channels_last(&self.latents, index);
+        let vae = self.stages.vae;
+        let push = &mut |pixels: HostTensor| {
+            let clamped: Vec<f32> = pixels.data.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
+            push(HostTensor::new(pixels.shape, clamped))
+        };
+        let name = format!("vae.post_quant_conv.{index}");
+        self.stages.feed(exec, |g| vae.post_quant(g, &latent).tap(name), tick, push)?;
         Ok(true)
+    }
+}
+
+/// Neighbouring stages and what they remember.
+pub(super) struct Stages<'v> {
+    vae: &'v WanVae,
+    /// The number of the first.
+    first: usize,
+    input: DeviceTensor,
+    places: Vec<Place>,
+    /// Frames so far.
+    fed: i64,
+}
+
+impl Stages<'_> {
+    /// The next frame, which `start` makes; `push` gets what the last stage makes of it, in order.
+    pub(super) fn feed<E: From<ComputeError>>(
+        &mut self,
+        exec: &mut Executor,
+        start: impl for<'g> FnOnce(&'g Graph) -> Tensor<'g>,
+        tick: Tick,
+        push: &mut dyn FnMut(HostTensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        exec.update(|g| g.write(&self.input, start(g)))?;
+        let index = self.fed;
+        self.fed += 1;
+        self.run(0, &self.input.clone(), index, exec, tick, push)
     }
 
     /// The stages from `at` on, for the frame in `x`.
@@ -243,12 +298,10 @@ impl Decoding<'_> {
         tick: Tick,
         push: &mut dyn FnMut(HostTensor) -> Result<(), E>,
     ) -> Result<(), E> {
-        let Some(stage) = self.vae.stages.get(at) else {
-            let pixels = exec.compute(|g| g.read(x))?;
-            let clamped: Vec<f32> = pixels.data.iter().map(|v| v.clamp(-1.0, 1.0)).collect();
-            return push(HostTensor::new(pixels.shape, clamped));
+        let Some(place) = self.places.get_mut(at) else {
+            return push(exec.compute(|g| g.read(x))?);
         };
-        let (first, place) = (index == 0, &mut self.places[at]);
+        let (first, stage) = (index == 0, &self.vae.stages[self.first + at]);
         let mut remembered = false;
         let storage = exec.device().operands();
         exec.update(|g| {
@@ -271,15 +324,15 @@ impl Decoding<'_> {
         }
         Ok(())
     }
+}
 
-    /// Latent frame `index` as `[H, W, C]`.
-    fn channels_last(&self, index: i64) -> HostTensor {
-        let [c, f, h, w] = self.latents.shape.full();
-        let (plane, f, index) = ((h * w) as usize, f as usize, index as usize);
-        let value = |pixel, channel| self.latents.data[(channel * f + index) * plane + pixel];
-        let pixels = (0..plane).flat_map(|p| (0..c as usize).map(move |ch| value(p, ch)));
-        HostTensor::new([h, w, c], pixels.collect::<Vec<f32>>())
-    }
+/// Frame `index` of latents `[C, F, H, W]` as `[H, W, C]`.
+pub(super) fn channels_last(latents: &HostTensor, index: i64) -> HostTensor {
+    let [c, f, h, w] = latents.shape.full();
+    let (plane, f, index) = ((h * w) as usize, f as usize, index as usize);
+    let value = |pixel, channel| latents.data[(channel * f + index) * plane + pixel];
+    let pixels = (0..plane).flat_map(|p| (0..c as usize).map(move |ch| value(p, ch)));
+    HostTensor::new([h, w, c], pixels.collect::<Vec<f32>>())
 }
 
 /// The memory of a stage's convolutions, in the order in which they ask for it. The frame that is

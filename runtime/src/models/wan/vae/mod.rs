@@ -6,7 +6,9 @@
 
 mod blocks;
 mod config;
+mod crop_check;
 mod decoder;
 
 pub use config::Config;
+pub use crop_check::ChunkAnswer;
 pub use decoder::{Decoding, WanVae};
