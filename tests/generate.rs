@@ -57,7 +57,7 @@ fn clip(
         frames.push(frame.clone());
         Ok(())
     };
-    generate(machine, folder, &request, false, &mut Silent, &mut push).unwrap();
+    generate(machine, folder, &request, false, None, &mut Silent, &mut push).unwrap();
     assert_eq!(frames.len(), count);
     frames
 }

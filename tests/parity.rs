@@ -9,7 +9,9 @@ use gguf_video::models::wan::{Config, WanModel, vae};
 use gguf_video::models::{Denoiser, TextEncoder};
 use gguf_video::pipeline::sampler::SamplerKind;
 use gguf_video::pipeline::schedule::Schedule;
-use gguf_video::pipeline::{Experts, ModelFolder, Prompts, Request, Silent, initial_noise};
+use gguf_video::pipeline::{
+    Experts, ModelFolder, Progress, Prompts, Request, Silent, Step, initial_noise,
+};
 use gguf_video::text::{Tokenizer, clean};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -142,15 +144,16 @@ impl Case {
             Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone())
                 .unwrap();
         let (golden, comparison) = (&self.golden, &mut self.comparison);
-        let mut observe = |step: gguf_video::pipeline::Step<'_>| {
-            let values = [("velocity", step.velocity), ("latents", step.latents)];
+        let mut observe = |step: &Step<'_>, _: &mut dyn Progress| {
+            let values = [("velocity", step.guided_velocity), ("latents", step.latents)];
             for (what, value) in values {
                 let name = format!("step.{}.{what}", step.index);
                 comparison.check(&name, &value.data, golden.values(&name));
             }
+            Ok(())
         };
         let latents = experts
-            .denoise(&mut self.exec, &self.request, prompts, &mut Silent, &mut observe)
+            .denoise(&mut self.exec, &self.request, prompts, None, &mut Silent, &mut observe)
             .unwrap();
         self.taps.take();
         latents

@@ -17,7 +17,7 @@ mod page {
     use e2e::synthetic::{self, Transformer, Values};
     use gguf::DType;
     use gguf_video::ggml::Precision;
-    use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, Speed, choose_device};
+    use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, choose_device};
     use std::fmt::Write;
     use std::fs;
     use std::path::Path;
@@ -195,8 +195,7 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
             let folder = tempfile::tempdir().unwrap();
             let model = model(folder.path(), dtype);
             for (width, height) in [(832, 480), (1280, 720)] {
-                let plan =
-                    Plan::new(&machine, &model, &request(width, height), Speed::Guessed).unwrap();
+                let plan = Plan::new(&machine, &model, &request(width, height), None).unwrap();
                 writeln!(page, "\n{quant}, {width}x{height}:\n\n```\n{plan}\n```").unwrap();
             }
         }

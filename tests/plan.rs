@@ -5,7 +5,8 @@ use e2e::{converted, repository};
 use gguf::DType;
 use gguf_video::ggml::{Device, Precision, Usage};
 use gguf_video::pipeline::{
-    Experts, Machine, ModelFolder, Plan, Prompts, Request, Silent, Speed, decode, encode,
+    Experts, Machine, ModelFolder, Plan, Prompts, Proposal, Request, Silent, decode, encode,
+    proposals,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ fn a_run_takes_what_its_plan_says() {
     let output = tempfile::tempdir().unwrap();
     let folder = converted(&repository("demo/checkpoint"), output.path(), "Q8_0");
     let (machine, request) = (Machine::on(Device::cpu(), Precision::Native, 1), request(96, 64, 9));
-    let plan = Plan::new(&machine, &folder, &request, Speed::Guessed).unwrap();
+    let plan = Plan::new(&machine, &folder, &request, None).unwrap();
     assert_eq!(Device::cpu().usage(), Usage::default(), "a plan takes nothing");
 
     let (text, prompts) = measured(|| {
@@ -52,7 +53,9 @@ fn a_run_takes_what_its_plan_says() {
         let experts =
             Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
         let mut exec = machine.executor(machine.transformer).unwrap();
-        experts.denoise(&mut exec, &request, prompts, &mut Silent, &mut |_| {}).unwrap()
+        experts
+            .denoise(&mut exec, &request, prompts, None, &mut Silent, &mut |_, _| Ok(()))
+            .unwrap()
     };
     let (experts, latents) = measured(|| denoise(&prompts));
     for part in &plan.experts {
@@ -94,8 +97,7 @@ fn full_size_on_the_cpu() {
         for (width, height, experts, vae) in
             [(832, 480, 4_600_000_000, 5_200_000_000), (1280, 720, 7_200_000_000, 11_700_000_000)]
         {
-            let plan =
-                Plan::new(&machine, &model, &request(width, height, 81), Speed::Guessed).unwrap();
+            let plan = Plan::new(&machine, &model, &request(width, height, 81), None).unwrap();
             for (part, most) in plan.experts.iter().map(|e| (e, experts)).chain([(&plan.vae, vae)])
             {
                 let working = part.usage.working();
@@ -121,10 +123,23 @@ fn what_does_not_fit_is_named() {
     (machine.dispatch, machine.submission) = (Some(1e9), Some(1e9));
     let tokens = Device::cpu().capacity().total / (3 * 5120 * 4) + 3600;
     let frames = 4 * (tokens / 3600) + 1;
-    let plan =
-        Plan::new(&machine, &model, &request(1280, 720, frames as usize), Speed::Guessed).unwrap();
+    let plan = Plan::new(&machine, &model, &request(1280, 720, frames as usize), None).unwrap();
     assert_eq!(plan.too_large().unwrap().name, "high-noise expert");
     assert!(!plan.keep_both);
-    let fits = Plan::new(&machine, &model, &request(64, 64, 5), Speed::Guessed).unwrap();
+    let large = request(1280, 720, frames as usize);
+    let proposed = proposals(&machine, &model, &large, &plan).unwrap();
+    let [Proposal::Frames(fewer), Proposal::Size { width, height }] = proposed[..] else {
+        panic!("{proposed:?}: the CPU reads weights from the file, of any type");
+    };
+    assert!(fewer < large.frames && fewer > large.frames / 2, "{proposed:?}");
+    assert!((width, height) < (1280, 720) && height > 360, "{proposed:?}");
+    for fitting in
+        [Request { frames: fewer, ..large.clone() }, Request { width, height, ..large.clone() }]
+    {
+        fitting.check().unwrap();
+        let plan = Plan::new(&machine, &model, &fitting, None).unwrap();
+        assert!(plan.too_large().is_none(), "{fitting:?}");
+    }
+    let fits = Plan::new(&machine, &model, &request(64, 64, 5), None).unwrap();
     assert!(fits.too_large().is_none() && fits.most() < plan.most());
 }

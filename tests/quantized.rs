@@ -108,7 +108,9 @@ fn make(folder: &ModelFolder) -> Made {
     let prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let prompt = prompts.positive.clone();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
-    let latents = experts.denoise(&mut exec, &request, &prompts, &mut Silent, &mut |_| {}).unwrap();
+    let latents = experts
+        .denoise(&mut exec, &request, &prompts, None, &mut Silent, &mut |_, _| Ok(()))
+        .unwrap();
     let mut video = Vec::new();
     let mut push = |frame: &gguf_video::output::Frame| {
         video.extend(frame.rgb.iter().map(|&b| f32::from(b)));
@@ -159,7 +161,7 @@ fn a_video_of_no_numbers_is_refused() {
         pushed += 1;
         Ok(())
     };
-    let made = generate(&machine, &damaged, &request(), true, &mut Silent, &mut push);
+    let made = generate(&machine, &damaged, &request(), true, None, &mut Silent, &mut push);
     let error = made.err().unwrap().to_string();
     assert!(error.starts_with("frame 1 of 5 is not a number in"), "{error}");
     assert_eq!(pushed, 0);

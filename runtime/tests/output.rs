@@ -330,3 +330,17 @@ fn impossible_videos_are_refused() {
     assert!(matches!(empty, Err(OutputError::Empty { .. })));
     assert_eq!(names(folder.path()), Vec::<String>::new());
 }
+
+#[test]
+fn two_writers_of_one_file_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.y4m");
+    let video = Video { width: 64, height: 48, fps: 16, frames: 1 };
+    let mut first = open(&path, video).unwrap();
+    let second = open(&path, video).map(|_| ()).unwrap_err();
+    assert!(matches!(second, OutputError::Busy { .. }), "{second}");
+    first.push(&scene(video, 0)).unwrap();
+    first.finish().unwrap();
+    assert!(path.exists());
+    open(&path, video).unwrap();
+}

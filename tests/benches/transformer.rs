@@ -17,7 +17,7 @@ use gguf::{DType, File};
 use gguf_video::ggml::{Device, Executor, Family, HostTensor, Precision, Rates, Weights};
 use gguf_video::models::Denoiser;
 use gguf_video::models::wan::{Config, WanModel};
-use gguf_video::pipeline::{Experts, Prompts, Request, Silent, Step, choose_device};
+use gguf_video::pipeline::{Experts, Progress, Prompts, Request, Silent, Step, choose_device};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -195,9 +195,12 @@ fn steps(options: &Options, file: &Arc<File>, sides: [i64; 3], clip: &str, dtype
     let prompts = Prompts { positive: prompt(), negative: Some(prompt()) };
     let mut exec = Executor::new(options.device, Precision::Native, options.threads).unwrap();
     let mut times = Vec::new();
-    let mut observe = |_: Step<'_>| times.push(Instant::now());
+    let mut observe = |_: &Step<'_>, _: &mut dyn Progress| {
+        times.push(Instant::now());
+        Ok(())
+    };
     let experts = Experts::new(file.clone(), None).unwrap();
-    experts.denoise(&mut exec, &request, &prompts, &mut Silent, &mut observe).unwrap();
+    experts.denoise(&mut exec, &request, &prompts, None, &mut Silent, &mut observe).unwrap();
     let timed = times.len() - 1;
     let seconds = (times[timed] - times[0]).as_secs_f64() / timed as f64;
     println_line(&format!(

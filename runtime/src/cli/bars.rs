@@ -26,7 +26,9 @@ impl Bars {
 
     fn label(stage: Stage) -> String {
         match stage {
+            Stage::Hash => "check files".into(),
             Stage::Load => "load".into(),
+            Stage::Preflight => "full size".into(),
             Stage::Encode => "encode".into(),
             Stage::Denoise { steps } => format!("step 1/{steps}"),
             Stage::Decode { .. } => "decode".into(),
@@ -41,7 +43,9 @@ impl Progress for Bars {
         self.stage = stage;
         if !self.terminal && done == 0 {
             match stage {
+                Stage::Hash => eprintln!("reading {:.1} GB of model files", ticks as f64 / 1e9),
                 Stage::Load => eprintln!("loading {:.1} GB", ticks as f64 / 1e9),
+                Stage::Preflight => eprintln!("comparing with the CPU at full size"),
                 Stage::Encode => eprintln!("encoding the prompt"),
                 Stage::Denoise { steps } => eprintln!("denoising in {steps} steps"),
                 Stage::Decode { frames } => eprintln!("decoding {frames} frames"),
@@ -70,6 +74,11 @@ impl Progress for Bars {
         if let Stage::Denoise { steps } = self.stage {
             self.bar.set_message(format!("step {}/{steps}", step + 1));
         }
+    }
+
+    #[expect(clippy::print_stderr, reason = "warnings are for the user")]
+    fn warn(&mut self, message: &str) {
+        self.bar.suspend(|| eprintln!("warning: {message}"));
     }
 }
 

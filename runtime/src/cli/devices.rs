@@ -1,6 +1,6 @@
 //! `gguf-video devices`: what `--device` can name.
 
-use super::Failure;
+use super::{Failure, print};
 use crate::ggml::{Device, Limits, refused_backends};
 use serde_json::json;
 
@@ -11,7 +11,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command's result")]
+#[expect(clippy::print_stderr, reason = "the command's result")]
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let devices = Device::all();
@@ -36,15 +36,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             })
         };
         let devices: Vec<_> = devices.iter().map(of).collect();
-        println!("{:#}", json!({ "devices": devices, "refused_backends": refused_backends() }));
-        return Ok(());
+        let shown = json!({ "devices": devices, "refused_backends": refused_backends() });
+        return print(&format!("{shown:#}"));
     }
     for why in refused_backends() {
         eprintln!("not usable: {why}");
     }
     for device in devices {
         let memory = device.capacity().total as f64 / 1e9;
-        println!("{:<10}{memory:>7.1} GB  {}", device.name(), device.description());
+        print(&format!("{:<10}{memory:>7.1} GB  {}", device.name(), device.description()))?;
     }
     Ok(())
 }

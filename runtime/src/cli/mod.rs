@@ -1,10 +1,19 @@
 //! The command line: what was typed, and what it means. Nothing below this folder knows clap.
 
+mod args;
 mod bars;
 mod devices;
+mod make;
+mod plan;
+mod preflight;
+mod resume;
 mod run;
+mod runs;
 
+use crate::pipeline::{GenerateError, HashError};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Makes videos with open models from GGUF files.
@@ -19,15 +28,36 @@ pub struct Cli {
 enum Command {
     /// Make a video from a prompt
     Run(Box<run::Args>),
+    /// Say what a run would take: memory, disk and time
+    Plan(Box<plan::Args>),
+    /// Check that the device computes the model right, at the size of the video
+    Preflight(Box<preflight::Args>),
+    /// Go on with a run that was interrupted, killed, or failed
+    Resume(resume::Args),
+    /// List the runs whose steps are kept, or remove them
+    Runs(runs::Args),
     /// List the devices that can compute
     Devices(devices::Args),
 }
 
+/// What a user is told whose model file shrinks while it is in use.
+#[cfg(unix)]
+const CUT_SHORT: &str = "gguf-video: a model file was cut short, or its disk failed, while it was in use. \
+    Every step so far is kept: put the file back, then `gguf-video resume`";
+
 /// Runs the command; errors are printed here and nowhere else.
 #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub fn main(cli: Cli) -> ExitCode {
+    #[cfg(unix)]
+    if let Err(e) = gguf::say_when_cut_short(CUT_SHORT) {
+        log::warn!("no message if a model file is cut short: {e}");
+    }
     let done = match cli.command {
         Command::Run(args) => run::run(*args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Preflight(args) => preflight::run(&args),
+        Command::Resume(args) => resume::run(args),
+        Command::Runs(args) => runs::run(&args),
         Command::Devices(args) => devices::run(&args),
     };
     match done {
@@ -38,6 +68,15 @@ pub fn main(cli: Cli) -> ExitCode {
             }
             failure.code.into()
         }
+    }
+}
+
+/// Prints a command's result, and a newline. A reader that has seen enough is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output").map_err(Failure::run),
     }
 }
 
@@ -52,11 +91,27 @@ impl Failure {
     const REQUEST: u8 = 2;
     /// Something failed on the way.
     const RUN: u8 = 1;
+    /// What was computed is wrong: a preflight, or a video, failed.
+    const JUDGED: u8 = 3;
     /// Ctrl-C, as shells report it.
     const INTERRUPTED: u8 = 130;
 
     fn request(error: impl Into<anyhow::Error>) -> Self {
         Self { error: Some(error.into()), code: Self::REQUEST }
+    }
+
+    fn hashing(error: HashError) -> Self {
+        match error {
+            HashError::Interrupted => Self { error: None, code: Self::INTERRUPTED },
+            error => Self::request(error),
+        }
+    }
+
+    fn generation(error: GenerateError) -> Self {
+        match error {
+            error if error.is_interruption() => Self { error: None, code: Self::INTERRUPTED },
+            error => Self::run(error),
+        }
     }
 
     fn run(error: impl Into<anyhow::Error>) -> Self {

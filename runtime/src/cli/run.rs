@@ -1,28 +1,24 @@
 //! `gguf-video run`: from arguments to a finished video.
 
 use super::Failure;
+use super::args::{DeviceArgs, ModelArgs, VideoArgs};
 use super::bars::Bars;
-use crate::ggml::Precision;
-use crate::models::wan::Config;
-use crate::output::{ContactSheet, Frame, FrameSink, Target, Video};
-use crate::pipeline::sampler::SamplerKind;
+use super::make::{Job, check_disk, make, parse_previews};
+use super::preflight;
+use crate::output::Target;
+use crate::pipeline::preflight::Reports;
+use crate::pipeline::run_folder::{OutputRecord, Record, RunFolder};
 use crate::pipeline::{
-    DeviceError, Experts, Machine, ModelFolder, Places, Plan, Request, Speed, choose_device,
-    generate,
+    Calibration, Experts, Home, ModelFile, ModelFolder, Progress, Request, model_files,
 };
-use anyhow::anyhow;
+use jiff::Zoned;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Frames on a contact sheet.
-const SHEET_COLUMNS: usize = 6;
+use std::path::{Path, PathBuf, absolute};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Folder with the model's GGUF files, as `to-gguf` writes it
-    #[arg(long, short, value_name = "DIR")]
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// What the video should show
     #[arg(long, short)]
     prompt: String,
@@ -35,195 +31,102 @@ pub(super) struct Args {
     /// A row of frames as a PNG image, to see the video at a glance
     #[arg(long, value_name = "FILE.png")]
     contact_sheet: Option<PathBuf>,
-
-    /// Width and height in pixels, multiples of 16
-    #[arg(long, value_name = "WxH", default_value = "832x480", value_parser = size)]
-    size: (usize, usize),
-    /// Number of frames, 4n + 1
-    #[arg(long, default_value_t = 81)]
-    frames: usize,
     /// Frames a second
     #[arg(long, default_value = "16")]
     fps: NonZeroU32,
-    /// Denoising steps [default: the model's]
-    #[arg(long)]
-    steps: Option<usize>,
-    /// Guidance scale; 1 runs without the negative prompt, in half the time [default: the model's]
-    #[arg(long, value_name = "SCALE")]
-    guidance: Option<f32>,
-    /// Guidance scale of the low-noise expert [default: --guidance where given, else the model's]
-    #[arg(long, value_name = "SCALE")]
-    guidance_low: Option<f32>,
-    /// Moves steps towards high noise [default: the model's]
-    #[arg(long, value_name = "SHIFT")]
-    flow_shift: Option<f64>,
     /// Start of the noise, as of PyTorch's CPU generator [default: a new one each time]
     #[arg(long)]
     seed: Option<u64>,
-    /// The solver: unipc or euler
-    #[arg(long, default_value_t = SamplerKind::UniPc)]
-    sampler: SamplerKind,
-
-    /// Where to compute: auto, cpu, metal, cuda, vulkan, or a name that `gguf-video devices` prints
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// Where to encode the prompt [default: --device]
-    #[arg(long, value_name = "DEVICE")]
-    text_device: Option<String>,
-    /// Where to decode the frames [default: --device]
-    #[arg(long, value_name = "DEVICE")]
-    vae_device: Option<String>,
-    /// Seconds that one operation may take on the device: a display's watchdog ends long ones
-    /// [default: the device's]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    dispatch_limit: Option<f64>,
-    /// Seconds that one submission to the device may take [default: the device's]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    submission_limit: Option<f64>,
-    /// CPU threads [default: all cores]
+    #[command(flatten)]
+    video: VideoArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Where to keep each step, for `gguf-video resume` [default: a new folder in those that
+    /// `gguf-video runs` lists]
+    #[arg(long, value_name = "DIR")]
+    run_folder: Option<PathBuf>,
+    /// Steps after which to look at the clip: their numbers, `all`, or `none`
+    /// [default: four on the way]
+    #[arg(long, value_name = "STEPS")]
+    preview: Option<String>,
+    /// Begin without checking that the device computes this model right at this size
     #[arg(long)]
-    threads: Option<NonZeroU32>,
-    /// Compute everything in F32, as the reference does: slower, for comparisons
-    #[arg(long)]
-    strict: bool,
-
-    /// The high-noise expert's file, or the only one's, where --model has several or none
-    #[arg(long, value_name = "FILE")]
-    high_noise: Option<PathBuf>,
-    /// The low-noise expert's file
-    #[arg(long, value_name = "FILE")]
-    low_noise: Option<PathBuf>,
-    /// The text encoder's file
-    #[arg(long, value_name = "FILE")]
-    text_encoder: Option<PathBuf>,
-    /// The VAE's file
-    #[arg(long, value_name = "FILE")]
-    vae: Option<PathBuf>,
-}
-
-fn size(text: &str) -> Result<(usize, usize), String> {
-    let sides =
-        text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-    sides.ok_or_else(|| "expected width x height, such as 832x480".into())
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|s: &f64| s.is_finite() && *s > 0.0);
-    number.ok_or_else(|| "expected a number of seconds above 0".into())
+    no_preflight: bool,
 }
 
 impl Args {
-    fn machine(&self) -> Result<Machine, DeviceError> {
-        let transformer = choose_device(&self.device)?;
-        let other = |name: &Option<String>| name.as_deref().map_or(Ok(transformer), choose_device);
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Ok(Machine {
-            text: other(&self.text_device)?,
-            transformer,
-            vae: other(&self.vae_device)?,
-            precision: if self.strict { Precision::Strict } else { Precision::Native },
-            threads: self.threads.map_or(cores, |n| n.get() as usize),
-            dispatch: self.dispatch_limit,
-            submission: self.submission_limit,
-        })
-    }
-
-    fn places(&self) -> Places {
-        Places {
-            folder: self.model.clone(),
-            high_noise: self.high_noise.clone(),
-            low_noise: self.low_noise.clone(),
-            text_encoder: self.text_encoder.clone(),
-            vae: self.vae.clone(),
-        }
-    }
-
-    /// Fills what wasn't typed with the model's own defaults.
-    fn request(&self, model: &Config, low: Option<&Config>) -> Request {
-        let low_default = low.map_or(model.guidance_scale, |c| c.guidance_scale);
-        let shift: f64 = model.flow_shift.to_string().parse().expect("a number's own digits");
-        Request {
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative_prompt.clone(),
-            width: self.size.0,
-            height: self.size.1,
-            frames: self.frames,
-            steps: self.steps.unwrap_or(model.steps as usize),
-            guidance_scale: self.guidance.unwrap_or(model.guidance_scale),
-            guidance_scale_low: self.guidance_low.or(self.guidance).unwrap_or(low_default),
-            flow_shift: self.flow_shift.unwrap_or(shift),
-            seed: self.seed.unwrap_or_else(fresh_seed),
-            sampler: self.sampler,
-        }
+    fn output(&self) -> std::io::Result<OutputRecord> {
+        let contact_sheet = self.contact_sheet.as_deref().map(absolute).transpose()?;
+        // A trailing slash means a folder, and must stay.
+        let path = absolute(&self.output)?;
+        Ok(OutputRecord { path, fps: self.fps.get(), contact_sheet })
     }
 }
 
-/// A seed that differs from run to run, within the 32 bits that PyTorch's CPU generator looks at.
-fn fresh_seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_micros() as u64 & u64::from(u32::MAX)
+/// In the order of time, and with a name that says what for.
+fn new_run(home: &Home, output: &Path) -> PathBuf {
+    let time = Zoned::now().strftime("%Y%m%d-%H%M%S");
+    let stem = output.file_stem().unwrap_or_default().to_string_lossy();
+    let name = format!("{time}-{stem}");
+    let again = (2..).map(|i| format!("{name}-{i}"));
+    let mut names = std::iter::once(name.clone()).chain(again).map(|n| home.runs().join(n));
+    names.find(|path| !path.exists()).expect("an endless number of names")
 }
 
+/// The first time that this model is to run on this device at this size, looks whether it can.
 #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
+fn check_device(
+    job: &Job,
+    home: &Home,
+    files: &[ModelFile],
+    bars: &mut Bars,
+) -> Result<(), Failure> {
+    let Job { machine, folder, request, .. } = job;
+    let reports = Reports::of(home, machine, request, files);
+    let report = match reports.known() {
+        Some(report) => report,
+        None => {
+            eprintln!(
+                "preflight: the first run of this model at this size begins with a check of the device (--no-preflight skips it)"
+            );
+            preflight::look(machine, folder, request, files, &reports, bars)?
+        }
+    };
+    for warning in report.warnings() {
+        bars.warn(&warning);
+    }
+    preflight::verdict(&report)
+}
+
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let target = Target::parse(&args.output).map_err(Failure::request)?;
-    let folder = ModelFolder::open(&args.places()).map_err(Failure::request)?;
+    let folder = ModelFolder::open(&args.model.places()).map_err(Failure::request)?;
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
     let experts = experts.map_err(Failure::request)?;
-    let request = args.request(experts.config(), experts.low_config());
-    request.check().map_err(Failure::request)?;
-
-    let Request { width, height, frames, steps, seed, .. } = request;
-    let video = Video { width, height, fps: args.fps.get(), frames };
-    let mut sinks = vec![target.open(video).map_err(Failure::request)?];
-    if let Some(path) = &args.contact_sheet {
-        let sheet = ContactSheet::create(path, SHEET_COLUMNS, frames).map_err(Failure::request)?;
-        sinks.push(Box::new(sheet));
-    }
-    let machine = args.machine().map_err(Failure::request)?;
-    let plan = Plan::new(&machine, &folder, &request, Speed::Measured).map_err(Failure::request)?;
-    if let Some(part) = plan.too_large() {
-        return Err(Failure::request(anyhow!(
-            "{} has {:.1} GB, the {} needs {:.1} GB:\n{plan}",
-            part.device.name(),
-            part.device.capacity().total as f64 / 1e9,
-            part.name,
-            part.usage.total() as f64 / 1e9
-        )));
-    }
-
-    let guidance = (request.guidance_scale, request.guidance_scale_low);
-    eprintln!(
-        "{}, {width}x{height}, {frames} frames, {steps} steps, guidance {} and {}, flow shift {}, {}, seed {seed}",
-        experts.config().variant,
-        guidance.0,
-        guidance.1,
-        request.flow_shift,
-        request.sampler
-    );
-    eprintln!("{plan}");
-    let mut bars = Bars::new().map_err(Failure::run)?;
-    let mut push = |frame: &Frame| sinks.iter_mut().try_for_each(|sink| sink.push(frame));
-    let done = generate(&machine, &folder, &request, plan.keep_both, &mut bars, &mut push);
-    drop(bars);
-    let timings = match done {
-        Ok(timings) => timings,
-        Err(e) if e.is_interruption() => {
-            eprintln!("gguf-video: interrupted, nothing was written");
-            return Err(Failure { error: None, code: Failure::INTERRUPTED });
-        }
-        Err(e) => return Err(Failure::run(e)),
+    let request = Request {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative_prompt.clone(),
+        ..args.video.request(args.seed, experts.config(), experts.low_config())
     };
-    for sink in sinks {
-        FrameSink::finish(sink).map_err(Failure::run)?;
+    request.check().map_err(Failure::request)?;
+    let previews = parse_previews(args.preview.as_deref(), request.steps);
+    let previews = previews.map_err(Failure::request)?;
+    let machine = args.device.machine().map_err(Failure::request)?;
+
+    let home = Home::find();
+    let mut calibration = Calibration::load(&home);
+    let mut job =
+        Job::plan(target, machine, folder, request, &mut calibration).map_err(Failure::request)?;
+    job.previews = previews;
+    let path = args.run_folder.clone().unwrap_or_else(|| new_run(&home, &args.output));
+    let mut bars = Bars::new().map_err(Failure::run)?;
+    let files = model_files(&job.folder, &home, &mut bars).map_err(Failure::hashing)?;
+    if !args.no_preflight {
+        check_device(&job, &home, &files, &mut bars)?;
     }
-    eprintln!(
-        "encode {:.1} s, denoise {:.1} s ({:.2} s a step), decode {:.1} s",
-        timings.encode.as_secs_f64(),
-        timings.denoise.as_secs_f64(),
-        timings.denoise.as_secs_f64() / steps as f64,
-        timings.decode.as_secs_f64()
-    );
-    eprintln!("wrote {}", args.output.display());
-    Ok(())
+    let output = args.output().map_err(Failure::request)?;
+    let record = Record::new(job.request.clone(), job.machine.record(), files, output);
+    check_disk(&job.plan, &path).map_err(Failure::request)?;
+    let run = RunFolder::create(&path, record).map_err(Failure::request)?;
+    make(&job, &run, &mut calibration, bars)
 }

@@ -27,6 +27,12 @@ pub enum OutputError {
         /// The folder it would be in.
         folder: PathBuf,
     },
+    /// Two runs would write over each other.
+    #[error("{path}: another process is writing this file", path = path.display())]
+    Busy {
+        /// The unfinished file.
+        path: PathBuf,
+    },
     /// The format has limits.
     #[error("{path}: {width}x{height} at {fps} frames per second can't be written: {limit}", path = path.display())]
     Limit {

@@ -1,7 +1,7 @@
 //! A file that gets its name when it is whole.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,20 @@ pub(super) struct PartFile {
 }
 
 impl PartFile {
-    /// Starts the file that becomes `path`. One left by a run that was killed is overwritten.
+    /// Starts the file that becomes `path`. One left by a run that was killed is overwritten, one that
+    /// another process is writing is not.
     pub(super) fn create(path: &Path) -> Result<Self, OutputError> {
         check_folder(path)?;
         let mut name = path.file_name().map(OsString::from).unwrap_or_default();
         name.push(".part");
         let part = path.with_file_name(name);
-        let file = File::create(&part).map_err(OutputError::io(&part))?;
+        let options = OpenOptions::new().write(true).create(true).truncate(false).open(&part);
+        let file = options.map_err(OutputError::io(&part))?;
+        match file.try_lock() {
+            Ok(()) => file.set_len(0).map_err(OutputError::io(&part))?,
+            Err(TryLockError::WouldBlock) => return Err(OutputError::Busy { path: part }),
+            Err(TryLockError::Error(cause)) => return Err(OutputError::io(&part)(cause)),
+        }
         Ok(Self { writer: Some(BufWriter::new(file)), part, path: path.to_owned() })
     }
 

@@ -5,11 +5,13 @@ use super::load::load_weights;
 use super::noise::Generator;
 use super::progress::{Progress, Stage, ticker};
 use super::request::Request;
+use super::sampler::{Sampler, State};
 use super::schedule::Schedule;
-use crate::ggml::{Executor, HostTensor};
+use crate::ggml::{ComputeError, Executor, HostTensor};
 use crate::models::wan::{Conditioning, Config, WanModel};
 use crate::models::{Denoiser, ModelError};
 use gguf::File;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A prompt and a negative prompt as the text encoder left them, `[N, C]` each.
@@ -34,13 +36,45 @@ struct Loaded {
     negative: Option<Conditioning>,
 }
 
-/// What a step of the loop did.
+/// Where a run stands between two steps, whole: what comes after depends on nothing else. (The noise
+/// is drawn once, at the start; no sampler draws more.)
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// `[C, F, H, W]`.
+    pub latents: HostTensor,
+    /// It knows how many steps are done.
+    pub sampler: State,
+}
+
+/// What a step of the loop did. Tensors are `[C, F, H, W]`.
 pub struct Step<'a> {
     pub index: usize,
-    /// After guidance, `[C, F, H, W]`.
+    pub steps: usize,
+    /// Noise levels at its start and at its end.
+    pub sigmas: [f32; 2],
+    /// What the denoiser was given.
+    pub before: &'a HostTensor,
+    /// For the prompt.
     pub velocity: &'a HostTensor,
-    /// After the sampler, `[C, F, H, W]`.
+    /// For the negative prompt.
+    pub negative_velocity: Option<&'a HostTensor>,
+    /// After guidance.
+    pub guided_velocity: &'a HostTensor,
+    /// After the sampler.
     pub latents: &'a HostTensor,
+    pub sampler: &'a dyn Sampler,
+    /// A tensor that wasn't finite at first, but was when the step was computed again.
+    pub recovered: Option<&'a str>,
+}
+
+/// Sees every step, and may end the run.
+pub type Observe<'a> = &'a mut dyn FnMut(&Step<'_>, &mut dyn Progress) -> Result<(), GenerateError>;
+
+/// The velocities of one step.
+struct Velocities {
+    positive: HostTensor,
+    negative: Option<HostTensor>,
+    guided: HostTensor,
 }
 
 impl Experts {
@@ -110,18 +144,27 @@ impl Experts {
         Ok(Loaded { model, positive, negative })
     }
 
-    /// From the seed's noise to clean latents, `[C, F, H, W]`. `observe` sees every step.
+    /// From the seed's noise, or from where an earlier run was left, to clean latents
+    /// `[C, F, H, W]`.
     pub fn denoise(
         &self,
         exec: &mut Executor,
         request: &Request,
         prompts: &Prompts,
+        from: Option<Checkpoint>,
         progress: &mut dyn Progress,
-        observe: &mut dyn FnMut(Step<'_>),
+        observe: Observe<'_>,
     ) -> Result<HostTensor, GenerateError> {
         let schedule = Schedule::flow(request.steps, request.flow_shift)?;
         let mut sampler = request.sampler.start(&schedule);
-        let mut latents = initial_noise(request, self.config().channels);
+        let (mut latents, first) = match from {
+            Some(Checkpoint { latents, sampler: state }) => {
+                let step = state.step;
+                sampler.restore(state)?;
+                (latents, step)
+            }
+            None => (initial_noise(request, self.config().channels), 0),
+        };
         let (stage, limits) = (Stage::Denoise { steps: request.steps }, exec.limits());
         let passes = if request.guided() { 2 } else { 1 };
         let ticks = |t: &i64| {
@@ -130,7 +173,7 @@ impl Experts {
         };
         let ticks: Vec<u64> = schedule.timesteps.iter().map(ticks).collect();
         let mut loaded: [Option<Loaded>; 2] = [None, None];
-        for (index, &timestep) in schedule.timesteps.iter().enumerate() {
+        for (index, &timestep) in schedule.timesteps.iter().enumerate().skip(first) {
             let low = self.is_low(timestep);
             if loaded[usize::from(low)].is_none() {
                 if !self.keep {
@@ -142,16 +185,69 @@ impl Experts {
             progress.step(index);
             let expert = loaded[usize::from(low)].as_ref().expect("just loaded");
             let scale = if low { request.guidance_scale_low } else { request.guidance_scale };
-            let velocity = guided_velocity(expert, exec, &latents, timestep, scale, progress)?;
-            GenerateError::check_finite(&velocity.data, || {
+            let compute = |exec: &mut Executor, progress: &mut dyn Progress| {
+                expert.velocities(exec, &latents, timestep, scale, progress)
+            };
+            let mut recovered = None;
+            let velocities = match compute(exec, progress) {
+                Err(ModelError::Compute(ComputeError::NotFinite { tensor, .. })) => {
+                    // Once more, to find the first such tensor, or that a device's whim is over.
+                    exec.examine(true);
+                    let again = compute(exec, &mut Resting(progress));
+                    exec.examine(false);
+                    recovered = Some(tensor);
+                    again
+                }
+                done => done,
+            };
+            let velocities = velocities.map_err(|cause| match cause {
+                ModelError::Compute(ComputeError::NotFinite { tensor, device }) => {
+                    let (step, steps) = (index + 1, request.steps);
+                    let file = self.expert(low).0.path().to_owned();
+                    GenerateError::StepNotFinite { step, steps, tensor, device, file }
+                }
+                other => other.into(),
+            })?;
+            let guided = &velocities.guided;
+            GenerateError::check_finite(&guided.data, || {
                 let expert = if low { "low-noise" } else { "high-noise" };
                 format!("step {} of {} (the {expert} expert)", index + 1, request.steps)
             })?;
-            let next = sampler.step(&latents.data, &velocity.data);
-            latents = HostTensor::new(latents.shape, next);
-            observe(Step { index, velocity: &velocity, latents: &latents });
+            let next = sampler.step(&latents.data, &guided.data);
+            let next = HostTensor::new(latents.shape, next);
+            let step = Step {
+                index,
+                steps: request.steps,
+                sigmas: [schedule.sigmas[index], schedule.sigmas[index + 1]],
+                before: &latents,
+                velocity: &velocities.positive,
+                negative_velocity: velocities.negative.as_ref(),
+                guided_velocity: guided,
+                latents: &next,
+                sampler: &*sampler,
+                recovered: recovered.as_deref(),
+            };
+            observe(&step, progress)?;
+            latents = next;
         }
         Ok(latents)
+    }
+}
+
+/// Hears interruptions, but counts nothing: work that is done a second time.
+struct Resting<'a>(&'a mut dyn Progress);
+
+impl Progress for Resting<'_> {
+    fn begin(&mut self, _: Stage, _: u64, _: u64) {}
+
+    fn advance(&mut self, _: u64) -> ControlFlow<()> {
+        self.0.advance(0)
+    }
+
+    fn step(&mut self, _: usize) {}
+
+    fn warn(&mut self, message: &str) {
+        self.0.warn(message);
     }
 }
 
@@ -162,22 +258,28 @@ pub fn initial_noise(request: &Request, channels: i64) -> HostTensor {
     HostTensor::new(shape, Generator::new(request.seed).normal(count))
 }
 
-/// Classifier-free guidance: `u + scale · (v - u)`.
-fn guided_velocity(
-    expert: &Loaded,
-    exec: &mut Executor,
-    latents: &HostTensor,
-    timestep: i64,
-    scale: f32,
-    progress: &mut dyn Progress,
-) -> Result<HostTensor, ModelError> {
-    let mut velocity = |conditioning| {
-        let tick = &mut ticker(progress);
-        expert.model.velocity(exec, latents, timestep, conditioning, tick)
-    };
-    let v = velocity(&expert.positive)?;
-    let Some(negative) = &expert.negative else { return Ok(v) };
-    let u = velocity(negative)?;
-    let guided: Vec<f32> = u.data.iter().zip(&*v.data).map(|(u, v)| u + scale * (v - u)).collect();
-    Ok(HostTensor::new(v.shape, guided))
+impl Loaded {
+    /// Classifier-free guidance: `u + scale · (v - u)`.
+    fn velocities(
+        &self,
+        exec: &mut Executor,
+        latents: &HostTensor,
+        timestep: i64,
+        scale: f32,
+        progress: &mut dyn Progress,
+    ) -> Result<Velocities, ModelError> {
+        let mut velocity = |conditioning| {
+            let tick = &mut ticker(progress);
+            self.model.velocity(exec, latents, timestep, conditioning, tick)
+        };
+        let v = velocity(&self.positive)?;
+        let Some(negative) = &self.negative else {
+            return Ok(Velocities { guided: v.clone(), positive: v, negative: None });
+        };
+        let u = velocity(negative)?;
+        let guided: Vec<f32> =
+            u.data.iter().zip(&*v.data).map(|(u, v)| u + scale * (v - u)).collect();
+        let guided = HostTensor::new(v.shape, guided);
+        Ok(Velocities { positive: v, negative: Some(u), guided })
+    }
 }

@@ -1,7 +1,9 @@
 //! Why a run ended without a video.
 
+use super::run_folder::RunError;
+use super::sampler::StateError;
 use super::schedule::ScheduleError;
-use crate::ggml::{ComputeError, LoadError};
+use crate::ggml::{ComputeError, LoadError, Shape};
 use crate::models::ModelError;
 use crate::output::OutputError;
 use crate::text::TokenizerError;
@@ -24,6 +26,21 @@ pub enum GenerateError {
         "{what} is not a number in {count} of {total} values: this is no video, and none is written"
     )]
     NotFinite { what: String, count: usize, total: usize },
+    #[error(
+        "step {step} of {steps}: `{tensor}` is the first tensor that is no number, on {device}, and so it was when computed again; steps before it are kept. Check {file} (a damaged file does this), then try another device or another quant",
+        file = .file.display()
+    )]
+    StepNotFinite { step: usize, steps: usize, tensor: String, device: String, file: PathBuf },
+    #[error(
+        "step {step} of {steps} on {device}: {why}. No working model does this, and more steps won't mend it; the step before it is kept. Try another device or another quant, or look for what is wrong with `gguf-video preflight`"
+    )]
+    Impossible { step: usize, steps: usize, why: String, device: String },
+    #[error("the saved latents are {found:?}, the request's are {expected:?}")]
+    Checkpoint { found: Shape, expected: Shape },
+    #[error("the saved state of the sampler can't be used")]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Run(#[from] RunError),
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     #[error(transparent)]

@@ -1,20 +1,24 @@
 //! A request to frames: encode, denoise, decode. Each part has an executor of its own, and its
 //! memory is gone before the next comes.
 
-use super::denoise::{Experts, Prompts};
+use super::denoise::{Checkpoint, Experts, Prompts, Step};
 use super::error::GenerateError;
 use super::load::load_weights;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
+use super::preview::Projection;
 use super::progress::{Progress, Stage, ticker};
 use super::request::Request;
-use crate::ggml::{Executor, HostTensor};
+use super::run_folder::RunFolder;
+use super::watch::{Vitals, clean_latents};
+use crate::ggml::{Executor, HostTensor, Shape};
 use crate::models::TextEncoder;
 use crate::models::text::Umt5Encoder;
 use crate::models::wan::{self, vae};
 use crate::output::{Frame, OutputError};
 use crate::text::{Tokenizer, clean};
 use gguf::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Wall time by part.
@@ -23,10 +27,19 @@ pub struct Timings {
     pub encode: Duration,
     pub denoise: Duration,
     pub decode: Duration,
+    /// Whether all of the run was made at once, nothing taken from before.
+    pub whole: bool,
+}
+
+/// Where a run keeps what another process would need to go on, and what it looks like so far.
+pub struct Kept<'a> {
+    pub run: &'a RunFolder,
+    /// The steps, from 1, after which there is a preview.
+    pub previews: &'a [usize],
 }
 
 /// Makes the video that `request` asks for and hands its frames to `push`, in order, as they
-/// appear.
+/// appear. What `kept` has from before isn't made again.
 ///
 /// `keep_both`: whether both experts may stay on the device ([`super::Plan`] knows).
 pub fn generate(
@@ -34,27 +47,113 @@ pub fn generate(
     folder: &ModelFolder,
     request: &Request,
     keep_both: bool,
+    kept: Option<&Kept<'_>>,
     progress: &mut dyn Progress,
     push: &mut dyn FnMut(&Frame) -> Result<(), OutputError>,
 ) -> Result<Timings, GenerateError> {
     let mut timings = Timings::default();
     let begin = Instant::now();
-    let prompts = encode(&mut machine.executor(machine.text)?, folder, request, progress)?;
-    timings.encode = begin.elapsed();
+    let run = kept.map(|kept| kept.run);
+    let checkpoint = run.map(RunFolder::checkpoint).transpose()?.flatten();
+    if let Some(Checkpoint { latents, .. }) = &checkpoint {
+        let channels = wan::Config::new(&folder.transformer)?.channels;
+        let (found, expected) = (latents.shape, Shape::from(request.latents(channels)));
+        if found != expected {
+            return Err(GenerateError::Checkpoint { found, expected });
+        }
+    }
+    timings.whole = checkpoint.is_none();
+    let decoded_before = checkpoint.as_ref().is_some_and(|c| c.sampler.step == request.steps);
 
-    let begin = Instant::now();
-    let mut experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
-    experts.keep_both(keep_both);
-    let exec = &mut machine.executor(machine.transformer)?;
-    let latents = experts.denoise(exec, request, &prompts, progress, &mut |_| {})?;
-    drop(experts);
-    timings.denoise = begin.elapsed();
+    let latents = if let (true, Some(Checkpoint { latents, .. })) = (decoded_before, &checkpoint) {
+        latents.clone()
+    } else {
+        let prompts = match run.map(RunFolder::prompts).transpose()?.flatten() {
+            Some(prompts) => prompts,
+            None => {
+                let exec = &mut machine.executor(machine.text)?;
+                let prompts = encode(exec, folder, request, progress)?;
+                timings.encode = begin.elapsed();
+                run.map(|run| run.save_prompts(&prompts)).transpose()?;
+                prompts
+            }
+        };
+        let watcher = Watcher { kept, machine, folder };
+        let begin = Instant::now();
+        let mut experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
+        experts.keep_both(keep_both);
+        let exec = &mut machine.executor(machine.transformer)?;
+        let mut observe =
+            |step: &Step<'_>, progress: &mut dyn Progress| watcher.step(step, progress);
+        let latents =
+            experts.denoise(exec, request, &prompts, checkpoint, progress, &mut observe)?;
+        timings.denoise = begin.elapsed();
+        latents
+    };
 
     let begin = Instant::now();
     let exec = &mut machine.executor(machine.vae)?;
-    decode(exec, folder, latents, request.frames, progress, push)?;
+    let ended_early = run.map(RunFolder::begin_decoding).transpose()?.unwrap_or(0);
+    if ended_early > 0 {
+        let mut limits = exec.limits();
+        limits.scratch = (limits.scratch >> (2 * ended_early).min(32)).max(LEAST_SCRATCH);
+        exec.set_limits(limits);
+    }
+    let done = decode(exec, folder, latents, request.frames, progress, push);
+    if let (Some(run), Err(e)) = (run, &done)
+        && (e.is_interruption() || matches!(e, GenerateError::Output(_)))
+    {
+        run.forget_decoding();
+    }
+    done?;
     timings.decode = begin.elapsed();
     Ok(timings)
+}
+
+/// Bytes of a convolution's gathered patches below which bands become no smaller.
+const LEAST_SCRATCH: i64 = 1 << 20;
+
+/// What happens after each step: the numbers are looked at, and all is kept.
+struct Watcher<'a> {
+    kept: Option<&'a Kept<'a>>,
+    machine: &'a Machine,
+    folder: &'a ModelFolder,
+}
+
+impl Watcher<'_> {
+    fn step(&self, step: &Step<'_>, progress: &mut dyn Progress) -> Result<(), GenerateError> {
+        let vitals = Vitals::of(step);
+        if let Some(kept) = self.kept
+            && let Err(e) = kept.run.log(&vitals)
+        {
+            progress.warn(&e.to_string());
+        }
+        // Before anything is kept: what is kept last is good.
+        if let Some(why) = vitals.impossible() {
+            let (step, steps, device) = (vitals.step, step.steps, self.machine.transformer.name());
+            return Err(GenerateError::Impossible { step, steps, why, device });
+        }
+        let odd = vitals.warnings();
+        for warning in &odd {
+            progress.warn(&format!("step {}: {warning}", vitals.step));
+        }
+        let Some(kept) = self.kept else { return Ok(()) };
+        if let Err(e) = kept.run.save_step(step) {
+            // The run itself is whole: ending it would lose more than going on may.
+            progress.warn(&format!("step {} isn't saved: {e}", vitals.step));
+        }
+        if (kept.previews.contains(&vitals.step) || !odd.is_empty())
+            && let Err(e) = self.preview(&clean_latents(step), &kept.run.preview(vitals.step))
+        {
+            progress.warn(&format!("step {} has no preview: {e}", vitals.step));
+        }
+        Ok(())
+    }
+
+    fn preview(&self, clean: &HostTensor, path: &Path) -> Result<(), GenerateError> {
+        let projection = Projection::fit(self.machine, self.folder, clean)?;
+        Ok(projection.write(clean, path)?)
+    }
 }
 
 /// The prompts' hidden states; the text encoder is loaded and dropped here.
@@ -110,12 +209,17 @@ pub fn decode(
     let mut push = |video: HostTensor| -> Result<(), GenerateError> {
         decoded += 1;
         GenerateError::check_finite(&video.data, || format!("frame {decoded} of {frames}"))?;
-        let [h, w, _] = video.shape.dims();
-        let byte = |v: &f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
-        Ok(push(&Frame::new(w as usize, h as usize, video.data.iter().map(byte).collect()))?)
+        Ok(push(&to_frame(&video))?)
     };
     while decoding.next_frames(exec, &mut ticker(progress), &mut push)? {}
     Ok(())
+}
+
+/// `[H, W, 3]` between -1 and 1 in 8 bits.
+pub(super) fn to_frame(video: &HostTensor) -> Frame {
+    let [h, w, _] = video.shape.dims();
+    let byte = |v: &f32| ((v / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
+    Frame::new(w as usize, h as usize, video.data.iter().map(byte).collect())
 }
 
 /// Whether two files mean the same number.

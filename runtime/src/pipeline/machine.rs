@@ -1,5 +1,6 @@
 //! Where a run computes, and how.
 
+use super::run_folder::MachineRecord;
 use crate::ggml::{ComputeError, Device, Executor, Family, Precision, refused_backends};
 
 /// The devices of a pipeline's parts, and what every executor on them is told.
@@ -22,6 +23,32 @@ impl Machine {
         let (text, transformer, vae) = (device, device, device);
         let (dispatch, submission) = (None, None);
         Self { text, transformer, vae, precision, threads, dispatch, submission }
+    }
+
+    /// By names, for records.
+    pub fn record(&self) -> MachineRecord {
+        MachineRecord {
+            text: self.text.name(),
+            transformer: self.transformer.name(),
+            vae: self.vae.name(),
+            strict: self.precision == Precision::Strict,
+            threads: self.threads,
+            dispatch_limit: self.dispatch,
+            submission_limit: self.submission,
+        }
+    }
+
+    /// The one that a record names.
+    pub fn from_record(record: &MachineRecord) -> Result<Self, DeviceError> {
+        Ok(Self {
+            text: choose_device(&record.text)?,
+            transformer: choose_device(&record.transformer)?,
+            vae: choose_device(&record.vae)?,
+            precision: if record.strict { Precision::Strict } else { Precision::Native },
+            threads: record.threads,
+            dispatch: record.dispatch_limit,
+            submission: record.submission_limit,
+        })
     }
 
     /// The same machine for a dry run.

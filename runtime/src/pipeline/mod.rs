@@ -1,23 +1,42 @@
 //! From a request to frames.
 
+mod calibration;
 mod denoise;
+mod disk;
 mod error;
+mod fit;
+mod full_size;
 mod generate;
+mod home;
 mod load;
 mod machine;
+mod model_file;
 mod model_folder;
 pub mod noise;
 mod plan;
+pub mod preflight;
+mod preview;
 mod progress;
 mod request;
+pub mod run_folder;
 pub mod sampler;
 pub mod schedule;
+mod watch;
+mod whole_file;
 
-pub use denoise::{Experts, Prompts, Step, initial_noise};
+pub use calibration::{Basis, Calibration};
+pub use denoise::{Checkpoint, Experts, Observe, Prompts, Step, initial_noise};
+pub use disk::free_space;
 pub use error::GenerateError;
-pub use generate::{Timings, decode, encode, generate};
+pub use fit::{Proposal, proposals};
+pub use full_size::{Comparison, FullSize};
+pub use generate::{Kept, Timings, decode, encode, generate};
+pub use home::Home;
 pub use machine::{DeviceError, Machine, choose_device};
+pub use model_file::{HashError, ModelFile, model_files};
 pub use model_folder::{FolderError, ModelFolder, Places};
-pub use plan::{Part, Plan, Speed};
+pub use plan::{Part, Plan};
+pub use preview::Projection;
 pub use progress::{Progress, Silent, Stage};
 pub use request::{Request, RequestError};
+pub use watch::{Vitals, clean_latents};

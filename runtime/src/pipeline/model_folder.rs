@@ -79,9 +79,7 @@ impl Part {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Transformer(Expert::HighNoise) => "high-noise expert",
-            Self::Transformer(Expert::LowNoise) => "low-noise expert",
-            Self::Transformer(Expert::Single) => "transformer",
+            Self::Transformer(expert) => expert.name(),
             Self::TextEncoder => "text encoder",
             Self::Vae => "VAE",
         }
@@ -120,6 +118,15 @@ impl ModelFolder {
         let text_encoder = folder.find(&places.text_encoder, Part::TextEncoder)?;
         let vae = folder.find(&places.vae, Part::Vae)?;
         Ok(Self { transformer, transformer_2, text_encoder, vae })
+    }
+}
+
+impl ModelFolder {
+    /// Each file and what it is called in records: `high_noise`, `low_noise`, `text_encoder`, `vae`.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Arc<File>)> {
+        let low = self.transformer_2.iter().map(|file| ("low_noise", file));
+        let rest = [("text_encoder", &self.text_encoder), ("vae", &self.vae)];
+        std::iter::once(("high_noise", &self.transformer)).chain(low).chain(rest)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What a run will take, known before it begins: each part's own code runs dry, on devices that
-//! neither store nor compute, and the books are read afterwards. How fast a device is, it is asked
-//! ([`Rates::measure`]), which takes well under a second.
+//! neither store nor compute, and the books are read afterwards. How fast a device is, [`Calibration`]
+//! knows: from finished runs, or by a measurement that takes well under a second.
 
+use super::calibration::{Basis, Calibration};
 use super::denoise::Experts;
 use super::error::GenerateError;
+use super::generate::Timings;
 use super::load::load_weights;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
@@ -12,7 +14,7 @@ use super::request::Request;
 use super::schedule::Schedule;
 use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Rates, Usage, Work};
 use crate::models::text::Umt5Encoder;
-use crate::models::wan::{Expert, WanModel, vae};
+use crate::models::wan::{Config, WanModel, vae};
 use crate::models::{Denoiser, TextEncoder};
 use gguf::{DType, File};
 use std::collections::BTreeMap;
@@ -21,15 +23,6 @@ use std::ops::ControlFlow;
 
 /// Tokens of the longest prompt that is encoded whole.
 const PROMPT_TOKENS: usize = 512;
-
-/// How a plan knows what a device does in a second.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Speed {
-    /// By letting it do a little of each kind of work.
-    Measured,
-    /// From what it calls itself: for devices that aren't there.
-    Guessed,
-}
 
 /// One part of a run on its device.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +33,9 @@ pub struct Part {
     pub usage: Usage,
     /// All of the part's computing.
     pub seconds: f64,
+    pub basis: Basis,
+    /// Seconds by the device's rates alone.
+    pub(super) promised: f64,
     /// Seconds of its longest graph, by the guess that graphs are cut by.
     pub longest: f64,
 }
@@ -53,23 +49,27 @@ pub struct Plan {
     pub vae: Part,
     /// Whether both experts fit on their device at once.
     pub keep_both: bool,
+    /// Bytes that the run's folder may take on the disk.
+    pub kept: u64,
 }
 
 impl Plan {
     /// Reads headers alone, and fails as the run itself would: on files that don't fit each other,
-    /// and on operations that a device doesn't have.
+    /// and on operations that a device doesn't have. Without a `calibration`, speeds are guessed from
+    /// what devices call themselves, which need not be there.
     pub fn new(
         machine: &Machine,
         folder: &ModelFolder,
         request: &Request,
-        speed: Speed,
+        calibration: Option<&mut Calibration>,
     ) -> Result<Self, GenerateError> {
-        let mut clock = Clock { machine: *machine, speed, known: BTreeMap::new() };
+        let mut clock = Clock { machine: *machine, calibration };
         let machine = machine.dry();
         let text = text(&machine, folder, request, &mut clock)?;
         let experts = experts(&machine, folder, request, &mut clock)?;
         let vae = decoder(&machine, folder, request, &mut clock)?;
-        let mut plan = Self { text, experts, vae, keep_both: folder.transformer_2.is_some() };
+        let (keep_both, kept) = (folder.transformer_2.is_some(), kept(folder, request)?);
+        let mut plan = Self { text, experts, vae, keep_both, kept };
         plan.keep_both &= plan.most() <= machine.transformer.capacity().free;
         Ok(plan)
     }
@@ -84,6 +84,18 @@ impl Plan {
         // Each expert has its own keys and values of the prompts: count its working set, too.
         let both = self.experts.iter().map(|part| part.usage.total()).sum();
         if self.keep_both { largest.max(both) } else { largest }
+    }
+
+    /// A finished run took so long: later plans know better.
+    pub fn teach(&self, machine: &Machine, timings: &Timings, calibration: &mut Calibration) {
+        let experts = self.experts.iter().map(|part| part.promised).sum();
+        for (device, part, promised, took) in [
+            (machine.text, "text encoder", self.text.promised, timings.encode),
+            (machine.transformer, "transformer", experts, timings.denoise),
+            (machine.vae, "VAE", self.vae.promised, timings.decode),
+        ] {
+            calibration.learn(machine, device, part, promised, took.as_secs_f64());
+        }
     }
 
     pub fn seconds(&self) -> f64 {
@@ -103,27 +115,59 @@ impl Plan {
     }
 }
 
-/// What devices do in a second, asked once for each kind of weights.
-struct Clock {
-    machine: Machine,
-    speed: Speed,
-    known: BTreeMap<(String, DType), Rates>,
+/// Latents, what a sampler remembers of three earlier ones, and all that once more while it is
+/// replaced; the prompts; previews.
+fn kept(folder: &ModelFolder, request: &Request) -> Result<u64, GenerateError> {
+    const PREVIEWS: i64 = 4_000_000;
+    let config = Config::new(&folder.transformer)?;
+    let latents = request.latents(config.channels).iter().product::<i64>();
+    let prompts = 2 * config.text_len * config.text_dim;
+    Ok(((8 * latents + prompts) * size_of::<f32>() as i64 + PREVIEWS) as u64)
 }
 
-impl Clock {
-    /// Of `device` with weights as `weights` are.
-    fn rates(&mut self, device: Device, weights: DType) -> Result<Rates, ComputeError> {
-        let Machine { precision, threads, .. } = self.machine;
-        if self.speed == Speed::Guessed {
-            return Ok(Rates::guess(device, threads));
-        }
-        let key = (device.name(), weights);
-        if let Some(rates) = self.known.get(&key) {
-            return Ok(*rates);
-        }
-        let rates = Rates::measure(device, precision, threads, weights)?;
-        self.known.insert(key, rates);
-        Ok(rates)
+/// Tells seconds from work.
+struct Clock<'c> {
+    machine: Machine,
+    calibration: Option<&'c mut Calibration>,
+}
+
+impl Clock<'_> {
+    /// Closes the books of `part`, which does `work` on `device` with weights as `weights` are.
+    fn close(
+        &mut self,
+        books: Books,
+        name: &'static str,
+        exec: &Executor,
+        (work, weights): (Work, DType),
+    ) -> Result<Part, ComputeError> {
+        let Books { device, real } = books;
+        let (promised, pace, basis) = match &mut self.calibration {
+            None => (Rates::guess(real, self.machine.threads).seconds(work), 1.0, Basis::Guessed),
+            Some(known) => {
+                let promised = known.rates(&self.machine, real, weights)?.seconds(work);
+                match known.pace(&self.machine, real, pace_name(name)) {
+                    Some(pace) => (promised, pace, Basis::Runs),
+                    None => (promised, 1.0, Basis::Measured),
+                }
+            }
+        };
+        Ok(Part {
+            name,
+            device,
+            usage: device.peak_usage(),
+            seconds: promised * pace,
+            basis,
+            promised,
+            longest: exec.done().longest_seconds,
+        })
+    }
+}
+
+/// The parts that are measured together: runs tell how long both experts take.
+fn pace_name(part: &str) -> &str {
+    match part {
+        "text encoder" | "VAE" => part,
+        _ => "transformer",
     }
 }
 
@@ -140,22 +184,22 @@ fn text(
     machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
-    clock: &mut Clock,
+    clock: &mut Clock<'_>,
 ) -> Result<Part, GenerateError> {
     let (file, mut exec) = (&folder.text_encoder, machine.executor(machine.text)?);
-    let books = Books::open(machine.text);
+    let books = Books::open(machine.text, clock.machine.text);
     let encoder = Umt5Encoder::new(&load_weights(file, machine.text, &mut Silent)?, file)?;
     encoder.encode(&mut exec, &[0; PROMPT_TOKENS], &mut go_on)?;
     let passes = if request.guided() { 2.0 } else { 1.0 };
-    let rates = clock.rates(clock.machine.text, main_type(file))?;
-    Ok(books.close("text encoder", &exec, rates.seconds(exec.done().work * passes)))
+    let work = exec.done().work * passes;
+    Ok(clock.close(books, "text encoder", &exec, (work, main_type(file)))?)
 }
 
 fn experts(
     machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
-    clock: &mut Clock,
+    clock: &mut Clock<'_>,
 ) -> Result<Vec<Part>, GenerateError> {
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
     let schedule = Schedule::flow(request.steps, request.flow_shift)?;
@@ -163,7 +207,7 @@ fn experts(
     for (low, (file, config)) in experts.files().enumerate() {
         let steps = schedule.timesteps.iter().filter(|t| experts.is_low(**t) == (low == 1)).count();
         let mut exec = machine.executor(machine.transformer)?;
-        let books = Books::open(machine.transformer);
+        let books = Books::open(machine.transformer, clock.machine.transformer);
         let weights = load_weights(file, machine.transformer, &mut Silent)?;
         let model = WanModel::new(&weights, config.clone())?;
         let prompt = HostTensor::zeros([config.text_len, config.text_dim]);
@@ -176,14 +220,9 @@ fn experts(
         let latents = HostTensor::zeros(request.latents(config.channels));
         model.velocity(&mut exec, &latents, 500, &conditionings[0], &mut go_on)?;
         let forward = exec.done().work + before * -1.0;
-        let name = match config.expert {
-            Expert::HighNoise => "high-noise expert",
-            Expert::LowNoise => "low-noise expert",
-            Expert::Single => "transformer",
-        };
+        let name = config.expert.name();
         let work = before + forward * (steps * passes) as f64;
-        let rates = clock.rates(clock.machine.transformer, main_type(file))?;
-        parts.push(books.close(name, &exec, rates.seconds(work)));
+        parts.push(clock.close(books, name, &exec, (work, main_type(file)))?);
     }
     Ok(parts)
 }
@@ -192,10 +231,10 @@ fn decoder(
     machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
-    clock: &mut Clock,
+    clock: &mut Clock<'_>,
 ) -> Result<Part, GenerateError> {
     let mut exec = machine.executor(machine.vae)?;
-    let books = Books::open(machine.vae);
+    let books = Books::open(machine.vae, clock.machine.vae);
     let config = vae::Config::new(&folder.vae)?;
     let shape = request.latents(config.z_dim);
     let vae = vae::WanVae::new(&load_weights(&folder.vae, machine.vae, &mut Silent)?, config)?;
@@ -209,27 +248,21 @@ fn decoder(
         let times = if index == 0 { 1 } else { request.latent_frames() - 1 };
         work += (exec.done().work + before * -1.0) * times as f64;
     }
-    let rates = clock.rates(clock.machine.vae, clock.machine.vae.operands().dtype())?;
-    Ok(books.close("VAE", &exec, rates.seconds(work)))
+    let weights = clock.machine.vae.operands().dtype();
+    Ok(clock.close(books, "VAE", &exec, (work, weights))?)
 }
 
 /// What happens on a device from here on.
-struct Books(Device);
+struct Books {
+    /// The one that only keeps books.
+    device: Device,
+    real: Device,
+}
 
 impl Books {
-    fn open(device: Device) -> Self {
+    fn open(device: Device, real: Device) -> Self {
         device.forget_peak();
-        Self(device)
-    }
-
-    fn close(self, name: &'static str, exec: &Executor, seconds: f64) -> Part {
-        Part {
-            name,
-            device: self.0,
-            usage: self.0.peak_usage(),
-            seconds,
-            longest: exec.done().longest_seconds,
-        }
+        Self { device, real }
     }
 }
 
@@ -244,7 +277,15 @@ impl fmt::Display for Plan {
             let (name, device) = (part.name, part.device.name());
             let (weights, working) = (bytes(part.usage.weights), bytes(part.usage.working()));
             let time = duration(part.seconds);
-            writeln!(f, "  {name:<18}{weights:>8} +{working:>8}  on {device}, about {time}")?;
+            let basis = match part.basis {
+                Basis::Runs => "as earlier runs took",
+                Basis::Measured => "by a measurement",
+                Basis::Guessed => "a guess",
+            };
+            writeln!(
+                f,
+                "  {name:<18}{weights:>8} +{working:>8}  on {device}, about {time} ({basis})"
+            )?;
         }
         let capacity = self.experts[0].device.capacity().total;
         write!(f, "  {:<18}{:>8} of {}", "at most", bytes(self.most()), bytes(capacity))?;
@@ -252,7 +293,8 @@ impl fmt::Display for Plan {
             let both = if self.keep_both { "both experts stay" } else { "one expert at a time" };
             write!(f, ", {both}")?;
         }
-        Ok(())
+        write!(f, "\n  {:<18}{:>8} on the disk for steps", "", bytes(self.kept))?;
+        write!(f, "\n  {:<18}{:>8}", "in all about", duration(self.seconds()))
     }
 }
 

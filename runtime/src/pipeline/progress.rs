@@ -5,8 +5,12 @@ use std::ops::ControlFlow;
 /// A part of a run with a length of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// Model files are read once, to tell them from others later; ticks are bytes.
+    Hash,
     /// Weights are copied to a device that can't use the mapped file; ticks are bytes.
     Load,
+    /// One block and one chunk at full size, beside the CPU; nothing is counted.
+    Preflight,
     Encode,
     Denoise {
         steps: usize,
@@ -26,6 +30,9 @@ pub trait Progress {
 
     /// Step `step` (from 0) of the denoising has begun.
     fn step(&mut self, step: usize);
+
+    /// Something is odd, but not so odd that the run should end.
+    fn warn(&mut self, message: &str);
 }
 
 /// `progress` as what a model calls.
@@ -44,4 +51,6 @@ impl Progress for Silent {
     }
 
     fn step(&mut self, _: usize) {}
+
+    fn warn(&mut self, _: &str) {}
 }

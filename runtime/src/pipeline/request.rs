@@ -10,7 +10,7 @@ pub(super) const FRAMES_MULTIPLE: usize = 4;
 const POSITIONS: usize = 1024;
 
 /// A complete, valid request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     pub prompt: String,
     pub negative_prompt: String,

@@ -71,7 +71,8 @@ pub enum StateError {
 }
 
 /// The samplers on offer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SamplerKind {
     /// UniPC, second order: the one Wan is published with.
     #[default]

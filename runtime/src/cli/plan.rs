@@ -1,0 +1,63 @@
+//! `gguf-video plan`: what a run would take, without doing any of it.
+
+use super::args::{DeviceArgs, ModelArgs, VideoArgs};
+use super::make::check_fit;
+use super::{Failure, print};
+use crate::pipeline::{Basis, Calibration, Experts, Home, ModelFolder, Part, Plan, free_space};
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    video: VideoArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let folder = ModelFolder::open(&args.model.places()).map_err(Failure::request)?;
+    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
+    let experts = experts.map_err(Failure::request)?;
+    let request = args.video.request(None, experts.config(), experts.low_config());
+    request.check().map_err(Failure::request)?;
+    let machine = args.device.machine().map_err(Failure::request)?;
+    let home = Home::find();
+    let mut calibration = Calibration::load(&home);
+    let plan = Plan::new(&machine, &folder, &request, Some(&mut calibration));
+    let plan = plan.map_err(Failure::request)?;
+    if args.json {
+        let part = |part: &Part| {
+            let capacity = part.device.capacity();
+            json!({
+                "name": part.name,
+                "device": part.device.name(),
+                "device_bytes": { "free": capacity.free, "total": capacity.total },
+                "weights_bytes": part.usage.weights,
+                "working_bytes": part.usage.working(),
+                "seconds": part.seconds,
+                "basis": match part.basis {
+                    Basis::Runs => "runs",
+                    Basis::Measured => "measurement",
+                    Basis::Guessed => "guess",
+                },
+            })
+        };
+        let shown = json!({
+            "parts": plan.parts().map(part).collect::<Vec<_>>(),
+            "keep_both_experts": plan.keep_both,
+            "most_bytes": plan.most(),
+            "seconds": plan.seconds(),
+            "disk_bytes": { "needed": plan.kept, "free": free_space(&home.runs()) },
+            "fits": plan.too_large().is_none(),
+        });
+        print(&format!("{shown:#}"))?;
+    } else if plan.too_large().is_none() {
+        print(&plan.to_string())?;
+    }
+    check_fit(&plan, &machine, &folder, &request).map_err(Failure::request)
+}

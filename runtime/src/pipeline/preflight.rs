@@ -1,0 +1,252 @@
+//! Before hours are spent: is what this device computes of this model right, at this size?
+//!
+//! Three looks, from small to large. A tiny video is made from beginning to end, and judged like any
+//! other. Then one block of a transformer and the first chunk of the VAE run at the size that was asked
+//! for (tiny runs pass where full size fails: watchdogs, offsets of 32 bits, row limits), and a sample of
+//! their results is computed once more on the CPU in F32.
+
+use super::denoise::{Experts, Prompts};
+use super::error::GenerateError;
+use super::full_size::{Comparison, FullSize};
+use super::generate::{decode, encode};
+use super::home::Home;
+use super::machine::Machine;
+use super::model_file::ModelFile;
+use super::model_folder::ModelFolder;
+use super::progress::Progress;
+use super::request::Request;
+use super::whole_file::replace;
+use crate::ggml::{ComputeError, Device, Executor, HostTensor};
+use crate::output::Frame;
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// The video that is made first.
+const TINY: (usize, usize, usize) = (128, 128, 5);
+const TINY_STEPS: usize = 10;
+/// The largest F16, where GPUs' operands end, and the share of it from which on that is said.
+const F16_LIMIT: f64 = 65_504.0;
+const F16_NEAR: f64 = 0.25;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub version: String,
+    pub device: String,
+    pub vae_device: String,
+    pub width: usize,
+    pub height: usize,
+    pub frames: usize,
+    /// BLAKE3 of the model's files, by part.
+    pub model: BTreeMap<String, String>,
+    /// Whether all is well.
+    pub passed: bool,
+    /// What the judge found in the tiny video; nothing, if it passed.
+    pub tiny: Vec<String>,
+    pub comparisons: Vec<Comparison>,
+    /// The largest magnitude at each place of the transformers' blocks during the tiny run.
+    pub activations: Vec<Activation>,
+    pub seconds: f64,
+}
+
+/// The largest value at one place, over all blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Activation {
+    /// Without the block's number.
+    pub place: String,
+    pub block: String,
+    pub largest: f64,
+}
+
+impl Report {
+    /// A sentence for each thing that is wrong.
+    pub fn faults(&self) -> Vec<String> {
+        let tiny = self.tiny.iter().map(|found| format!("the tiny video: {found}"));
+        let wrong = self.comparisons.iter().filter(|c| !c.passed).map(|c| {
+            format!(
+                "{} at full size: an error of {:.1e}, rounding explains {:.1e}",
+                c.what, c.error, c.explained
+            )
+        });
+        tiny.chain(wrong).collect()
+    }
+
+    /// A sentence for each thing that is odd.
+    pub fn warnings(&self) -> Vec<String> {
+        let near = self.activations.iter().filter(|a| a.largest > F16_NEAR * F16_LIMIT);
+        near.map(|a| {
+            let Activation { place, block, largest } = a;
+            format!("`{place}` of {block} reaches {largest:.0}; F16 ends at {F16_LIMIT:.0}")
+        })
+        .collect()
+    }
+}
+
+/// Reports that were made before; one is good for the same model, devices, size and program.
+pub struct Reports(PathBuf);
+
+impl Reports {
+    pub fn of(home: &Home, machine: &Machine, request: &Request, files: &[ModelFile]) -> Self {
+        let mut key = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            key.update(text.as_bytes());
+            key.update(&[0]);
+        };
+        add(env!("CARGO_PKG_VERSION"));
+        for device in [machine.text, machine.transformer, machine.vae] {
+            add(&device.name());
+            add(&device.description());
+        }
+        add(&format!("{:?}", machine.precision));
+        add(&format!("{}x{}x{}", request.width, request.height, request.frames));
+        files.iter().for_each(|file| add(&file.blake3));
+        let name = key.finalize().to_hex();
+        Self(home.preflights().join(format!("{}.json", &name[..32])))
+    }
+
+    pub fn known(&self) -> Option<Report> {
+        serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
+    }
+
+    pub fn keep(&self, report: &Report) {
+        let bytes = serde_json::to_vec_pretty(report).expect("plain data");
+        // Without it, the next run looks again.
+        let _ = self.0.parent().map_or(Ok(()), fs::create_dir_all);
+        let _ = replace(&self.0, &bytes);
+    }
+}
+
+/// What a preflight needs.
+pub struct Preflight<'a> {
+    pub machine: &'a Machine,
+    pub folder: &'a ModelFolder,
+    pub request: &'a Request,
+    /// BLAKE3 of the model's files, by part.
+    pub model: BTreeMap<String, String>,
+    /// Looks at the tiny video, and says what is wrong with it.
+    pub judge: &'a mut dyn FnMut(&[Frame]) -> Vec<String>,
+    /// What happens to an executor before it is used: for tests of devices that go wrong.
+    pub prepare: &'a mut dyn FnMut(&mut Executor),
+}
+
+impl Preflight<'_> {
+    pub fn run(mut self, progress: &mut dyn Progress) -> Result<Report, GenerateError> {
+        let begin = Instant::now();
+        let (width, height, frames) = TINY;
+        let steps = TINY_STEPS;
+        let tiny = Request { width, height, frames, steps, ..self.request.clone() };
+        let mut exec = self.machine.executor(self.machine.text)?;
+        let prompts = encode(&mut exec, self.folder, &tiny, progress)?;
+        drop(exec);
+        let (latents, activations) = self.denoise(&tiny, &prompts, progress)?;
+        let tiny = self.tiny(latents.clone(), progress)?;
+
+        let latents = tiled(&latents, self.request);
+        let mut comparisons = Vec::new();
+        let mut beside = FullSize { machine: self.machine, prepare: self.prepare };
+        let (high, low) = (&self.folder.transformer, &self.folder.transformer_2);
+        for file in std::iter::once(high).chain(low) {
+            comparisons.extend(beside.block(file, &latents, &prompts.positive, progress)?);
+        }
+        comparisons.extend(beside.chunk(&self.folder.vae, &latents, progress)?);
+        let passed = tiny.is_empty() && comparisons.iter().all(|c| c.passed);
+        let name = |device: Device| format!("{} ({})", device.name(), device.description());
+        Ok(Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: name(self.machine.transformer),
+            vae_device: name(self.machine.vae),
+            width: self.request.width,
+            height: self.request.height,
+            frames: self.request.frames,
+            model: self.model,
+            passed,
+            tiny,
+            comparisons,
+            activations,
+            seconds: begin.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn executor(&mut self, device: Device) -> Result<Executor, ComputeError> {
+        let mut exec = self.machine.executor(device)?;
+        (self.prepare)(&mut exec);
+        Ok(exec)
+    }
+
+    /// The tiny clip's latents, and how large the values in its blocks were.
+    fn denoise(
+        &mut self,
+        tiny: &Request,
+        prompts: &Prompts,
+        progress: &mut dyn Progress,
+    ) -> Result<(HostTensor, Vec<Activation>), GenerateError> {
+        let (high, low) = (self.folder.transformer.clone(), self.folder.transformer_2.clone());
+        let experts = Experts::new(high, low)?;
+        let mut exec = self.executor(self.machine.transformer)?;
+        let largest = Rc::new(RefCell::new(BTreeMap::<String, (f64, String)>::new()));
+        let seen = largest.clone();
+        exec.observe(move |name, value| {
+            let Some((block, place)) = place(name) else { return };
+            let most = value.data.iter().fold(0f32, |most, v| most.max(v.abs()));
+            let mut seen = seen.borrow_mut();
+            let entry = seen.entry(place.to_owned()).or_default();
+            if f64::from(most) > entry.0 {
+                *entry = (most.into(), block.to_owned());
+            }
+        });
+        let latents =
+            experts.denoise(&mut exec, tiny, prompts, None, progress, &mut |_, _| Ok(()))?;
+        let activations = largest.take().into_iter().map(|(place, (largest, block))| Activation {
+            place,
+            block,
+            largest,
+        });
+        Ok((latents, activations.collect()))
+    }
+
+    /// What the judge says of the tiny clip.
+    fn tiny(
+        &mut self,
+        latents: HostTensor,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<String>, GenerateError> {
+        let mut exec = self.executor(self.machine.vae)?;
+        let mut frames = Vec::new();
+        let (_, _, count) = TINY;
+        decode(&mut exec, self.folder, latents, count, progress, &mut |frame| {
+            frames.push(frame.clone());
+            Ok(())
+        })?;
+        Ok((self.judge)(&frames))
+    }
+}
+
+/// `blocks.7.ffn.0` is the place `ffn.0` in `blocks.7`.
+fn place(tap: &str) -> Option<(&str, &str)> {
+    let number = tap.strip_prefix("blocks.")?;
+    let dot = number.find('.')?;
+    let end = "blocks.".len() + dot;
+    Some((&tap[..end], &tap[end + 1..]))
+}
+
+/// The tiny clip's latents side by side, until they fill the clip that was asked for.
+fn tiled(tiny: &HostTensor, request: &Request) -> HostTensor {
+    let [c, f, h, w] = tiny.shape.full().map(|d| d as usize);
+    let shape = request.latents(c as i64);
+    let [_, frames, rows, columns] = shape.map(|d| d as usize);
+    let mut values = Vec::with_capacity(c * frames * rows * columns);
+    for channel in 0..c {
+        for frame in 0..frames {
+            for row in 0..rows {
+                let start = ((channel * f + frame % f) * h + row % h) * w;
+                values.extend((0..columns).map(|x| tiny.data[start + x % w]));
+            }
+        }
+    }
+    HostTensor::new(shape, values)
+}

@@ -1,0 +1,378 @@
+//! What a run leaves behind at every moment, so that another process can go on where it ended.
+//!
+//! | file                  | holds                                            | written         |
+//! |-----------------------|--------------------------------------------------|-----------------|
+//! | `run.json`            | [`Record`]: what was asked for, files, devices   | once            |
+//! | `prompts.safetensors` | the encoded prompts                              | once            |
+//! | `state.safetensors`   | latents and the sampler's history                | after each step |
+//! | `steps.jsonl`         | [`Vitals`], a line a step                        | after each step |
+//! | `preview-NNN.png`     | what the clip looks like so far                  | after some steps|
+//! | `decode.json`         | how often decoding began without an end          | when it begins  |
+//! | `result.json`         | how the run ended                                | at the end      |
+//! | `lock`                | held by the process that works on the run        |                 |
+//!
+//! Files are replaced whole: a process that is killed at any moment loses one step at most.
+
+use super::denoise::{Checkpoint, Prompts, Step};
+use super::model_file::ModelFile;
+use super::request::Request;
+use super::sampler::State;
+use super::watch::Vitals;
+use super::whole_file::replace;
+use crate::ggml::HostTensor;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Of [`Record`]; another one can't be resumed.
+const FORMAT: u32 = 1;
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    /// Of this program.
+    pub version: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    pub request: Request,
+    pub machine: MachineRecord,
+    pub files: Vec<ModelFile>,
+    pub output: OutputRecord,
+}
+
+/// [`super::Machine`] by names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineRecord {
+    pub text: String,
+    pub transformer: String,
+    pub vae: String,
+    pub strict: bool,
+    pub threads: usize,
+    pub dispatch_limit: Option<f64>,
+    pub submission_limit: Option<f64>,
+}
+
+/// Where the frames go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputRecord {
+    pub path: PathBuf,
+    pub fps: u32,
+    pub contact_sheet: Option<PathBuf>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Whether the frames passed the judge.
+    pub passed: bool,
+    /// What was found in them.
+    pub findings: Vec<String>,
+    pub output: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{path}: {cause}", path = .path.display())]
+    Io { path: PathBuf, cause: io::Error },
+    #[error(
+        "{path} holds a run already; continue it with `gguf-video resume {path}`, or choose another folder",
+        path = .0.display()
+    )]
+    Exists(PathBuf),
+    #[error("{path} holds no run: there is no run.json", path = .0.display())]
+    NoRun(PathBuf),
+    #[error("{path}: another process is working on this run", path = .0.display())]
+    Locked(PathBuf),
+    #[error("{path} can't be understood: {why}", path = .path.display())]
+    Broken { path: PathBuf, why: String },
+    #[error(
+        "{path} was written in format {found}, this program knows {FORMAT}: resume it with gguf-video {version}",
+        path = .path.display()
+    )]
+    Format { path: PathBuf, found: u32, version: String },
+}
+
+/// A run's folder, in the hands of this process.
+pub struct RunFolder {
+    path: PathBuf,
+    record: Record,
+    _lock: File,
+}
+
+impl Record {
+    pub fn new(
+        request: Request,
+        machine: MachineRecord,
+        files: Vec<ModelFile>,
+        output: OutputRecord,
+    ) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").into(),
+            created: now.unwrap_or_default().as_secs(),
+            request,
+            machine,
+            files,
+            output,
+        }
+    }
+
+    /// What the run in `path` depends on.
+    pub fn read(path: &Path) -> Result<Self, RunError> {
+        /// What every format has.
+        #[derive(Deserialize)]
+        struct Header {
+            format: u32,
+            version: String,
+        }
+        let path = path.join("run.json");
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(RunError::NoRun(path.parent().unwrap_or(&path).to_owned()));
+            }
+            read => read.map_err(io_error(&path))?,
+        };
+        let broken = |e: serde_json::Error| broken(&path, &e);
+        let Header { format, version } = serde_json::from_slice(&bytes).map_err(broken)?;
+        if format != FORMAT {
+            return Err(RunError::Format { path, found: format, version });
+        }
+        serde_json::from_slice(&bytes).map_err(broken)
+    }
+}
+
+impl RunFolder {
+    /// Begins a run in `path`, a folder that isn't there yet, or is empty.
+    pub fn create(path: &Path, record: Record) -> Result<Self, RunError> {
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        let lock = lock(path)?;
+        let file = path.join("run.json");
+        if file.exists() {
+            return Err(RunError::Exists(path.to_owned()));
+        }
+        let bytes = serde_json::to_vec_pretty(&record).expect("plain data");
+        replace(&file, &bytes).map_err(io_error(&file))?;
+        Ok(Self { path: path.to_owned(), record, _lock: lock })
+    }
+
+    /// Takes over the run in `path`.
+    pub fn open(path: &Path) -> Result<Self, RunError> {
+        let record = Record::read(path)?;
+        Ok(Self { path: path.to_owned(), record, _lock: lock(path)? })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// As far as an earlier process encoded them.
+    pub fn prompts(&self) -> Result<Option<Prompts>, RunError> {
+        let Some(mut tensors) = self.tensors("prompts")? else { return Ok(None) };
+        let Some(positive) = tensors.tensors.remove("positive") else {
+            return Err(self.lacks("prompts", "positive"));
+        };
+        Ok(Some(Prompts { positive, negative: tensors.tensors.remove("negative") }))
+    }
+
+    pub fn save_prompts(&self, prompts: &Prompts) -> Result<(), RunError> {
+        let negative = prompts.negative.iter().map(|n| ("negative", n));
+        let tensors: Vec<_> =
+            std::iter::once(("positive", &prompts.positive)).chain(negative).collect();
+        self.save("prompts", &tensors, None)
+    }
+
+    /// Where an earlier process was after its last whole step.
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, RunError> {
+        const NAME: &str = "state";
+        let Some(Tensors { mut tensors, metadata }) = self.tensors(NAME)? else { return Ok(None) };
+        let number = |key| metadata.get(key).and_then(|text| text.parse().ok());
+        let step = number("step").ok_or_else(|| self.lacks(NAME, "step"))?;
+        let latents = tensors.remove("latents").ok_or_else(|| self.lacks(NAME, "latents"))?;
+        let order = metadata.get("buffers").ok_or_else(|| self.lacks(NAME, "buffers"))?;
+        let mut buffers = Vec::new();
+        for name in order.split(',').filter(|name| !name.is_empty()) {
+            let values = tensors.remove(name).ok_or_else(|| self.lacks(NAME, name))?;
+            buffers.push((name.to_owned(), values.data.to_vec()));
+        }
+        Ok(Some(Checkpoint { latents, sampler: State { step, buffers } }))
+    }
+
+    pub fn save_step(&self, step: &Step<'_>) -> Result<(), RunError> {
+        let state = step.sampler.state();
+        let shape = step.latents.shape;
+        // After the last step nobody needs the sampler's memory.
+        let kept = if state.step == step.steps { &[][..] } else { &state.buffers };
+        let buffers: Vec<(&str, HostTensor)> = kept
+            .iter()
+            .map(|(name, values)| (name.as_str(), HostTensor::new(shape, &**values)))
+            .collect();
+        let names: Vec<&str> = buffers.iter().map(|(name, _)| *name).collect();
+        let metadata = HashMap::from([
+            ("step".to_owned(), state.step.to_string()),
+            ("buffers".to_owned(), names.join(",")),
+        ]);
+        let mut tensors = vec![("latents", step.latents)];
+        tensors.extend(buffers.iter().map(|(name, values)| (*name, values)));
+        self.save("state", &tensors, Some(metadata))
+    }
+
+    /// Adds a line to the log of steps.
+    pub fn log(&self, vitals: &Vitals) -> Result<(), RunError> {
+        let path = self.path.join("steps.jsonl");
+        let mut line = serde_json::to_vec(vitals).expect("plain data");
+        line.push(b'\n');
+        let open = OpenOptions::new().create(true).append(true).open(&path);
+        open.and_then(|mut file| file.write_all(&line)).map_err(io_error(&path))
+    }
+
+    pub fn preview(&self, step: usize) -> PathBuf {
+        self.path.join(format!("preview-{step:03}.png"))
+    }
+
+    /// Remembers that decoding begins, and says how often it did without coming to an end.
+    pub fn begin_decoding(&self) -> Result<u32, RunError> {
+        let path = self.path.join("decode.json");
+        let before = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            read => serde_json::from_slice(&read.map_err(io_error(&path))?)
+                .map_err(|e| broken(&path, &e))?,
+        };
+        replace(&path, (before + 1).to_string().as_bytes()).map_err(io_error(&path))?;
+        Ok(before)
+    }
+
+    /// Decoding ended for a reason that has nothing to do with it.
+    pub fn forget_decoding(&self) {
+        // Left behind, it only makes later bands smaller.
+        let _ = fs::remove_file(self.path.join("decode.json"));
+    }
+
+    pub fn finish(&self, outcome: &Outcome) -> Result<(), RunError> {
+        self.forget_decoding();
+        let path = self.path.join("result.json");
+        let bytes = serde_json::to_vec_pretty(outcome).expect("plain data");
+        replace(&path, &bytes).map_err(io_error(&path))
+    }
+
+    fn save(
+        &self,
+        name: &str,
+        tensors: &[(&str, &HostTensor)],
+        metadata: Option<HashMap<String, String>>,
+    ) -> Result<(), RunError> {
+        let path = self.path.join(format!("{name}.safetensors"));
+        let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
+            .iter()
+            .map(|(name, t)| {
+                let shape = t.shape.full().map(|d| d as usize).to_vec();
+                (*name, shape, t.data.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            (*name, view.expect("as many bytes as the shape has"))
+        });
+        let file = safetensors::serialize(views, metadata).expect("plain data");
+        replace(&path, &file).map_err(io_error(&path))
+    }
+
+    fn tensors(&self, name: &str) -> Result<Option<Tensors>, RunError> {
+        let path = self.path.join(format!("{name}.safetensors"));
+        let bytes = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(io_error(&path))?,
+        };
+        let broken = |e: safetensors::SafeTensorError| broken(&path, &e);
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
+        let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+        let mut tensors = HashMap::new();
+        for (name, view) in file.tensors() {
+            let shape: Result<[i64; 4], _> =
+                view.shape().iter().map(|&d| d as i64).collect::<Vec<_>>().try_into();
+            let (Ok(shape), Dtype::F32) = (shape, view.dtype()) else {
+                let why = format!("`{name}` is {:?} of {:?}", view.dtype(), view.shape());
+                return Err(RunError::Broken { path, why });
+            };
+            let number = |b: &[u8]| f32::from_le_bytes(b.try_into().expect("four bytes"));
+            let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
+            tensors.insert(name, HostTensor::new(shape, values));
+        }
+        Ok(Some(Tensors { tensors, metadata: header.metadata().clone().unwrap_or_default() }))
+    }
+
+    fn lacks(&self, name: &str, what: &str) -> RunError {
+        let path = self.path.join(format!("{name}.safetensors"));
+        RunError::Broken { path, why: format!("`{what}` isn't there") }
+    }
+}
+
+/// A file of tensors.
+struct Tensors {
+    tensors: HashMap<String, HostTensor>,
+    metadata: HashMap<String, String>,
+}
+
+/// One run among others.
+pub struct Listed {
+    pub path: PathBuf,
+    pub record: Record,
+    /// Steps done.
+    pub step: usize,
+    pub outcome: Option<Outcome>,
+    /// Whether a process is working on it.
+    pub running: bool,
+    pub bytes: u64,
+}
+
+/// The runs in the folder `runs`, oldest first; what isn't a run is left out.
+pub fn list(runs: &Path) -> Result<Vec<Listed>, RunError> {
+    let entries = match fs::read_dir(runs) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(io_error(runs))?,
+    };
+    let mut listed = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io_error(runs))?.path();
+        let Ok(record) = Record::read(&path) else { continue };
+        let outcome = fs::read(path.join("result.json")).ok();
+        let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let step = fs::read_to_string(path.join("steps.jsonl")).unwrap_or_default();
+        let step = step.lines().last().and_then(|l| serde_json::from_str::<Vitals>(l).ok());
+        let files = fs::read_dir(&path).into_iter().flatten().flatten();
+        let bytes = files.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
+        let running = matches!(lock(&path), Err(RunError::Locked(_)));
+        let step = step.map_or(0, |v| v.step);
+        listed.push(Listed { path, record, step, outcome, running, bytes });
+    }
+    listed.sort_by(|a, b| (a.record.created, &a.path).cmp(&(b.record.created, &b.path)));
+    Ok(listed)
+}
+
+/// Nobody else works on the run in `path` as long as the file lives.
+fn lock(path: &Path) -> Result<File, RunError> {
+    let file = path.join("lock");
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+    let open = open.map_err(io_error(&file))?;
+    match open.try_lock() {
+        Ok(()) => Ok(open),
+        Err(TryLockError::WouldBlock) => Err(RunError::Locked(path.to_owned())),
+        Err(TryLockError::Error(cause)) => Err(RunError::Io { path: file, cause }),
+    }
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> RunError + Copy + '_ {
+    |cause| RunError::Io { path: path.to_owned(), cause }
+}
+
+fn broken(path: &Path, why: &dyn std::fmt::Display) -> RunError {
+    RunError::Broken { path: path.to_owned(), why: why.to_string() }
+}

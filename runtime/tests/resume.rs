@@ -1,0 +1,352 @@
+//! Runs that are killed, and go on: whatever the moment, the video is the one of an undisturbed run,
+//! bit for bit.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const STEPS: usize = 6;
+/// Kills at random times.
+const KILLS: usize = 44;
+
+/// The demo model, made once for all tests.
+static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
+    struct Quiet;
+    impl to_gguf::Progress for Quiet {
+        fn begin(&mut self, _: &Path, _: u64) {}
+        fn advance(&mut self, _: u64) -> std::ops::ControlFlow<()> {
+            std::ops::ControlFlow::Continue(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let job = to_gguf::Job {
+        source: Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint"),
+        output: folder.path().to_owned(),
+        quant: "Q8_0".parse().unwrap(),
+        name: "demo".into(),
+        threads: 2,
+        force: false,
+    };
+    to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
+    folder
+});
+
+/// A folder for one test: its home, its outputs.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gguf-video"));
+        command.args(arguments).env("GGUF_VIDEO_HOME", self.path("home"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    /// A run of the demo into `output`, kept in `run`.
+    fn run(&self, output: &str, run: &str) -> Command {
+        let mut command =
+            self.command(&["run", "--threads", "1", "--preview", "none", "--no-preflight"]);
+        command.args(["--prompt", "a big red ball moving right on a black background"]);
+        command.args(["--size", "64x64", "--frames", "5", "--seed", "3"]);
+        command.args(["--steps", &STEPS.to_string(), "--model"]).arg(MODEL.path());
+        command.arg("-o").arg(self.path(output)).arg("--run-folder").arg(self.path(run));
+        command
+    }
+
+    fn resume(&self, run: &str) -> Command {
+        let mut command = self.command(&["resume", "--preview", "none"]);
+        command.arg(self.path(run));
+        command
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+}
+
+fn output(mut command: Command) -> Output {
+    command.stderr(Stdio::piped()).stdout(Stdio::piped()).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(command: Command) -> String {
+    let Output { status, stderr, .. } = output(command);
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(status.success(), "{status}: {said}");
+    said
+}
+
+/// Steps that are logged in the folder of a run.
+fn logged(run: &Path) -> usize {
+    fs::read_to_string(run.join("steps.jsonl")).unwrap_or_default().lines().count()
+}
+
+fn sigkill(child: &mut Child) {
+    // It may have ended meanwhile.
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
+/// Waits for `happened`, or the end of the process.
+fn wait(child: &mut Child, happened: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !happened() && child.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(120), "nothing happens");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn killed_after_every_step_and_at_any_time_it_makes_the_same_video() {
+    let place = Place::new();
+    let begin = Instant::now();
+    succeeds(place.run("whole.y4m", "whole"));
+    // Warm: the second run knows the device and the files.
+    let begin = (begin, Instant::now());
+    succeeds(place.run("again.y4m", "again"));
+    let whole = begin.1.elapsed();
+    let expected = place.bytes("whole.y4m");
+    assert_eq!(place.bytes("again.y4m"), expected);
+
+    // At each boundary between two steps.
+    let run = place.path("steps");
+    let mut child = place.run("steps.y4m", "steps").spawn().unwrap();
+    for step in 1..=STEPS {
+        wait(&mut child, || logged(&run) >= step);
+        sigkill(&mut child);
+        assert!(!place.path("steps.y4m").exists(), "killed too late to test anything");
+        child = place.resume("steps").spawn().unwrap();
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(place.bytes("steps.y4m"), expected);
+    assert!(logged(&run) <= 2 * STEPS, "a kill loses one step at most");
+
+    // At random moments.
+    let mut state = 7u64;
+    let mut random = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as f64 / (1u64 << 31) as f64
+    };
+    let (mut kills, mut round) = (0, 0);
+    while kills < KILLS {
+        round += 1;
+        let (video, run) = (format!("random{round}.y4m"), format!("random{round}"));
+        let mut child = place.run(&video, &run).spawn().unwrap();
+        loop {
+            std::thread::sleep(whole.mul_f64(random()));
+            if child.try_wait().unwrap().is_some_and(|status| status.success()) {
+                break;
+            }
+            sigkill(&mut child);
+            kills += 1;
+            // Killed before there was anything to go on with, it begins again.
+            let begun = place.path(&run).join("run.json").exists();
+            let mut next = if begun { place.resume(&run) } else { place.run(&video, &run) };
+            child = next.spawn().unwrap();
+        }
+        assert_eq!(place.bytes(&video), expected, "after {kills} kills");
+    }
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_go_on() {
+    let place = Place::new();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (video, run) = (format!("{signal}.y4m"), format!("{signal}"));
+        let mut command = place.run(&video, &run);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        wait(&mut child, || logged(&place.path(&run)) >= 2);
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        let said = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(130), "{status}: {said}");
+        assert!(said.contains("gguf-video resume"), "{said}");
+        assert!(!place.path(&video).exists());
+        assert!(!place.path(&format!("{video}.part")).exists());
+        succeeds(place.resume(&run));
+        assert!(place.path(&video).exists());
+    }
+}
+
+#[test]
+fn a_run_belongs_to_one_process_and_its_folder_to_one_run() {
+    let place = Place::new();
+    let mut child = place.run("a.y4m", "run").spawn().unwrap();
+    wait(&mut child, || logged(&place.path("run")) >= 1);
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGSTOP).unwrap();
+    let second = output(place.resume("run"));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGCONT).unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another process"), "{said}");
+    assert!(child.wait().unwrap().success());
+
+    let again = output(place.run("b.y4m", "run"));
+    assert_eq!(again.status.code(), Some(2));
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(said.contains("holds a run already"), "{said}");
+    let nothing = output(place.resume("nowhere"));
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(String::from_utf8(nothing.stderr).unwrap().contains("holds no run"));
+}
+
+#[test]
+fn a_changed_model_is_refused() {
+    let place = Place::new();
+    let model = place.path("model");
+    copy_folder(MODEL.path(), &model);
+    let mut command = place.command(&["run", "--threads", "1", "--preview", "none"]);
+    command.args(["--prompt", "a ball", "--size", "64x64", "--frames", "5", "--steps", "6"]);
+    command.arg("--no-preflight").arg("--model").arg(&model).arg("-o").arg(place.path("a.y4m"));
+    let mut child = command.arg("--run-folder").arg(place.path("run")).spawn().unwrap();
+    wait(&mut child, || logged(&place.path("run")) >= 2);
+    sigkill(&mut child);
+
+    // One bit, in the middle of the low-noise expert's weights.
+    let low = fs::read_dir(model.join("LowNoise")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&low).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&low, &bytes).unwrap();
+    let refused = output(place.resume("run"));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("LowNoise") && said.contains("Put the old file back"), "{said}");
+    bytes[middle] ^= 1;
+    fs::write(&low, &bytes).unwrap();
+    succeeds(place.resume("run"));
+}
+
+/// The pages of a file that is cut short are gone from memory, too.
+#[test]
+fn a_model_that_is_cut_short_while_it_runs_is_told() {
+    let place = Place::new();
+    let model = place.path("model");
+    copy_folder(MODEL.path(), &model);
+    let mut command = place.command(&["run", "--threads", "1", "--preview", "none"]);
+    command.args(["--prompt", "a ball", "--size", "64x64", "--frames", "5", "--steps", "200"]);
+    command.args(["--no-preflight", "--model"]).arg(&model).arg("-o").arg(place.path("a.y4m"));
+    command.arg("--run-folder").arg(place.path("run")).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    wait(&mut child, || logged(&place.path("run")) >= 2);
+    for expert in ["HighNoise", "LowNoise"] {
+        let file = fs::read_dir(model.join(expert)).unwrap().next().unwrap().unwrap().path();
+        fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(4096).unwrap();
+    }
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{status}: {said}");
+    assert!(said.contains("cut short") && said.contains("resume"), "{said}");
+    let resumed = output(place.resume("run"));
+    assert_eq!(resumed.status.code(), Some(2));
+}
+
+/// Deleted or replaced by another file of its name, it stays what it was for those who have it.
+#[test]
+fn a_model_that_is_deleted_while_it_runs_is_used_to_the_end() {
+    let place = Place::new();
+    let model = place.path("model");
+    copy_folder(MODEL.path(), &model);
+    let mut command = place.command(&["run", "--threads", "1", "--preview", "none"]);
+    command.args(["--prompt", "a ball", "--size", "64x64", "--frames", "5", "--steps", "12"]);
+    command.args(["--no-preflight", "--model"]).arg(&model).arg("-o").arg(place.path("a.y4m"));
+    let mut child = command.arg("--run-folder").arg(place.path("run")).spawn().unwrap();
+    wait(&mut child, || logged(&place.path("run")) >= 1);
+    fs::remove_dir_all(&model).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(place.path("a.y4m").exists());
+}
+
+#[test]
+fn a_folder_that_takes_no_files_is_named() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    let refused = output(place.run("a.y4m", "file/run"));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("file/run"), "{said}");
+    let refused = output(place.run("file/a.y4m", "run"));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("file/a.y4m"), "{said}");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name())).unwrap();
+        if path.is_dir() {
+            copy_folder(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// A disk that takes no more: files of this process can't grow beyond a limit.
+#[test]
+fn a_full_disk_loses_nothing_that_was_kept() {
+    let place = Place::new();
+    succeeds(place.run("whole.y4m", "whole"));
+    // The video has 5 frames of 6 KB, a step's state a few KB: only the video is too large.
+    let limited = |kilobytes: u32, mut command: Command| {
+        let mut shell = Command::new("bash");
+        let program = command.get_program().to_owned();
+        shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"")]);
+        shell.arg(program).args(command.get_args());
+        shell.env("GGUF_VIDEO_HOME", place.path("home"));
+        command = shell;
+        output(command)
+    };
+    let state = place.path("whole/state.safetensors").metadata().unwrap().len();
+    let video = place.path("whole.y4m").metadata().unwrap().len();
+    let limit = (video / 1024).saturating_sub(2) as u32;
+    let failed = limited(limit, place.run("full.y4m", "full"));
+    let said = String::from_utf8(failed.stderr).unwrap();
+    assert_eq!(
+        failed.status.code(),
+        Some(1),
+        "{:?} {state} {video}: {said}",
+        failed.status.signal()
+    );
+    assert!(said.contains("full.y4m") && said.contains("full"), "{said}");
+    assert!(!place.path("full.y4m").exists() && !place.path("full.y4m.part").exists());
+    succeeds(place.resume("full"));
+    assert_eq!(place.bytes("full.y4m"), place.bytes("whole.y4m"));
+}
+
+#[test]
+fn runs_are_listed_and_cleaned() {
+    let place = Place::new();
+    let mut command = place.run("a.y4m", "unused");
+    // Into the home folder: without the last two arguments.
+    let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
+    command = place.command(&[]);
+    command.args(&arguments[..arguments.len() - 2]);
+    succeeds(command);
+    let listed = output(place.command(&["runs", "--json"]));
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["state"], "finished");
+    assert_eq!((&listed[0]["step"], &listed[0]["steps"]), (&STEPS.into(), &STEPS.into()));
+    let cleaned = output(place.command(&["runs", "clean", "--older-than", "1"]));
+    assert!(String::from_utf8(cleaned.stdout).unwrap().contains("removed 0 of 1"));
+    let cleaned = output(place.command(&["runs", "clean"]));
+    assert!(String::from_utf8(cleaned.stdout).unwrap().contains("removed 1 of 1"));
+    assert!(place.path("a.y4m").exists(), "videos stay");
+}
