@@ -198,7 +198,9 @@ impl Executor {
                 (false, Some(_)) => Taps::Observed,
                 (false, None) => Taps::Ignored,
             };
-            let graph = Graph::new(ctx.0, order, self.limits, self.alignment, self.precision, taps);
+            let (family, alignment) = (self.device.family(), self.alignment);
+            let graph =
+                Graph::new(ctx.0, order, self.limits, family, alignment, self.precision, taps);
             let result = build(&graph).map(Tensor::contiguous);
             if let Some(result) = result {
                 sys::ggml_set_output(result.raw.as_ptr());

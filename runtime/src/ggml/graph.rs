@@ -1,7 +1,7 @@
 //! A computation being described. Nodes are bump-allocated in the executor's arena; nothing is
 //! computed while a graph is built.
 
-use super::{DeviceTensor, HostTensor, Limits, Param, Shape, Storage, optimize};
+use super::{DeviceTensor, Family, HostTensor, Limits, Param, Shape, Storage, optimize};
 use ggml_sys as sys;
 use std::any::Any;
 use std::cell::RefCell;
@@ -77,6 +77,8 @@ pub struct Graph {
     pub(super) taps: Taps,
     pub(super) guards: RefCell<Vec<Guard>>,
     limits: Limits,
+    /// What computes it: see `table`.
+    pub(super) family: Family,
     /// Where operands of matrix products must begin: see `table::alignment`.
     pub(super) alignment: usize,
     scratch: RefCell<Option<Scratch>>,
@@ -92,6 +94,7 @@ impl Graph {
         ctx: NonNull<sys::ggml_context>,
         order: NonNull<sys::ggml_cgraph>,
         limits: Limits,
+        family: Family,
         alignment: usize,
         precision: Precision,
         taps: Taps,
@@ -105,6 +108,7 @@ impl Graph {
             taps,
             guards: RefCell::default(),
             limits,
+            family,
             alignment,
             scratch: RefCell::default(),
             lines: RefCell::default(),

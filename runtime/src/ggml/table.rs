@@ -18,6 +18,15 @@ const F16: sys::ggml_type = sys::GGML_TYPE_F16;
 /// Bytes that Vulkan's attention reads at a time: it rounds strides down to them.
 const VULKAN_VECTOR: usize = 16;
 
+/// Head sizes of CUDA's fused attention (`fattn.cu`); larger ones it knows for grouped queries alone.
+const CUDA_HEADS: [i64; 8] = [40, 64, 72, 80, 96, 112, 128, 256];
+
+/// Head sizes of Metal's fused attention (`ggml-metal-device.m`) for which keys and values are alike.
+const METAL_HEADS: [i64; 12] = [32, 40, 48, 64, 72, 80, 96, 112, 128, 192, 256, 512];
+
+/// Vulkan's fused attention takes multiples of this.
+const VULKAN_HEADS: i64 = 8;
+
 /// The alignment in bytes at which operands of matrix products, attention and softmax must begin,
 /// and the rows of attention: ggml aborts on some views that don't, and computes nonsense of others.
 pub(super) fn alignment(device: Device) -> usize {
@@ -28,6 +37,17 @@ pub(super) fn alignment(device: Device) -> usize {
             least.max(VULKAN_VECTOR)
         }
         _ => 1,
+    }
+}
+
+/// Whether fused attention there has a kernel for heads of `size` channels, keys and values alike.
+/// Where nothing is known of the backend, ggml is asked as for any operation.
+pub(super) fn fuses_attention(family: Family, size: i64) -> bool {
+    match family {
+        Family::Cpu | Family::Other => true,
+        Family::Cuda => CUDA_HEADS.contains(&size),
+        Family::Metal => METAL_HEADS.contains(&size),
+        Family::Vulkan => size % VULKAN_HEADS == 0,
     }
 }
 
@@ -153,6 +173,16 @@ mod tests {
         assert_eq!(rows(METAL_ATTENTION_ROWS), Some("Metal's attention aborts at 65,536 rows"));
         assert_eq!(rows(METAL_ATTENTION_ROWS - 1), None);
         assert_eq!(asked(Family::Cpu, F32, [128, 70_000, 1, 1], attend), None);
+    }
+
+    #[test]
+    fn heads_of_an_unknown_size_are_not_fused() {
+        // Wan's heads are fused everywhere, those of the parity fixture not on CUDA.
+        let fused = |family| [32, 128, 20].map(|size| fuses_attention(family, size));
+        assert_eq!(fused(Family::Cpu), [true, true, true]);
+        assert_eq!(fused(Family::Cuda), [false, true, false]);
+        assert_eq!(fused(Family::Metal), [true, true, false]);
+        assert_eq!(fused(Family::Vulkan), [true, true, false]);
     }
 
     #[test]

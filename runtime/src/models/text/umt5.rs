@@ -8,7 +8,7 @@ use crate::ggml::{
     Weights,
 };
 use crate::models::{ModelError, TextEncoder, Tick, ticked};
-use crate::nn::{Linear, RmsNorm, scored_attention};
+use crate::nn::{Linear, RmsNorm};
 use gguf::Metadata;
 
 struct Config {
@@ -98,7 +98,7 @@ impl UMT5Attention {
         let bias = bias.reshape([n, n, h]).permute([2, 0, 1]);
         let (q, k, v) = (self.q.forward(x), self.k.forward(x), self.v.forward(x));
         // No division by the root of D: T5 folds it into the initial weights.
-        let y = scored_attention(heads(q), heads(k), heads(v), 1.0, Some(bias));
+        let y = heads(q).scored_attention(heads(k), heads(v), 1.0, Some(bias));
         self.o.forward(y.permute([1, 0, 2]).reshape([n, h * d]))
     }
 }

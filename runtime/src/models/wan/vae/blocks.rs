@@ -1,7 +1,7 @@
 //! The building blocks of encoder and decoder.
 
 use crate::ggml::{LoadError, Param, Scope, Storage, Tensor};
-use crate::nn::{CausalConv3d, Conv2d, History, scored_attention};
+use crate::nn::{CausalConv3d, Conv2d, History};
 
 /// `F.normalize(x, dim=channels) · √C · gamma`, which is RMS normalization.
 pub(super) struct RmsNorm {
@@ -78,7 +78,7 @@ impl AttentionBlock {
         let [h, w, c] = x.dims();
         let qkv = self.to_qkv.forward(self.norm.forward(x)).reshape([1, h * w, 3 * c]);
         let part = |i: i64| qkv.narrow(2, i * c..(i + 1) * c);
-        let y = scored_attention(part(0), part(1), part(2), 1.0 / (c as f32).sqrt(), None);
+        let y = part(0).scored_attention(part(1), part(2), 1.0 / (c as f32).sqrt(), None);
         x + self.proj.forward(y.reshape([h, w, c]))
     }
 }
