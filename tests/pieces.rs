@@ -1,7 +1,7 @@
 //! Cutting a forward pass along its tokens, and a frame along its rows, changes no result.
 
-use e2e::{converted, fixture};
-use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Limits, Precision, Weights};
+use e2e::{converted, device, fixture};
+use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Limits, Precision, Weights};
 use gguf_video::models::Denoiser;
 use gguf_video::models::wan::{Config, WanModel, vae};
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ fn both(
     run: impl Fn(&mut Executor) -> Vec<f32>,
 ) -> [(Vec<f32>, u64); 2] {
     [false, true].map(|small| {
-        let mut exec = Executor::new(Device::cpu(), Precision::Strict, 1).unwrap();
+        let mut exec = Executor::new(device(), Precision::Strict, 1).unwrap();
         let mut limits = exec.limits();
         if small {
             cut(&mut limits);
@@ -31,7 +31,9 @@ fn both(
 fn assert_same(whole: &[f32], pieces: &[f32]) {
     assert_eq!(whole.len(), pieces.len());
     let most = whole.iter().zip(pieces).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(most <= 1e-5, "{most} apart");
+    // GPUs round operands to F16, and choose other kernels for other numbers of rows.
+    let tolerance = if device().family() == Family::Cpu { 1e-5 } else { 1e-2 };
+    assert!(most <= tolerance, "{most} apart");
 }
 
 #[test]
@@ -40,7 +42,7 @@ fn of_tokens() {
     let folder = converted(&fixture("xs"), output.path(), "F32");
     let file = folder.transformer.clone();
     let config = Config::new(&file).unwrap();
-    let model = WanModel::new(&Weights::load(file, Device::cpu()).unwrap(), config).unwrap();
+    let model = WanModel::new(&Weights::load(file, device()).unwrap(), config).unwrap();
     let text = model.config().text_dim;
     let latents = noise([16, 3, 8, 12]);
     let run = |exec: &mut Executor| {
@@ -67,7 +69,7 @@ fn of_rows() {
     let output = tempfile::tempdir().unwrap();
     let folder = converted(&fixture("xs"), output.path(), "F32");
     let config = vae::Config::new(&folder.vae).unwrap();
-    let weights = Weights::load(folder.vae.clone(), Device::cpu()).unwrap();
+    let weights = Weights::load(folder.vae.clone(), device()).unwrap();
     let vae = vae::WanVae::new(&weights, config).unwrap();
     let run = |exec: &mut Executor| {
         let mut video = Vec::new();

@@ -15,9 +15,16 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+/// This package's folder: where cargo says at run time that it is, for a test may run on another machine
+/// than the one that built it (`device/verify`).
+fn package() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 /// A file of this package.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    package().join("fixtures").join(name)
 }
 
 /// The CPU, or the device that the environment names as `gguf-video run --device` does:
@@ -31,7 +38,7 @@ pub fn device() -> Device {
 
 /// A file of the repository.
 pub fn repository(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+    package().join("..").join(name)
 }
 
 /// Converts a checkpoint as `to-gguf CHECKPOINT -o OUTPUT --quant QUANT` does, and opens the files.

@@ -7,6 +7,7 @@
 //! - `--device NAME` (default cpu), `--threads N` (default 2)
 //! - `--forwards N`: how many are timed, after one that isn't (default 1); the fastest counts, for other
 //!   work on the machine only makes them slower
+//! - `--intermediate MIB`: of the largest intermediate (default: the device's own)
 //! - `--steps N`: times guided denoising steps instead, all but the first, which loads the weights
 //! - `--check`: instead of timing, compares one forward with the CPU's strict one
 //!
@@ -30,6 +31,7 @@ struct Options {
     device: Device,
     threads: usize,
     forwards: u32,
+    intermediate: Option<i64>,
     steps: usize,
     check: bool,
 }
@@ -45,6 +47,7 @@ impl Options {
             device: Device::cpu(),
             threads: 2,
             forwards: 1,
+            intermediate: None,
             steps: 0,
             check: false,
         };
@@ -54,6 +57,9 @@ impl Options {
                 "--threads" => options.threads = value().parse().expect("a number"),
                 "--blocks" => options.blocks = Some(value().parse().expect("a number")),
                 "--forwards" => options.forwards = value().parse().expect("a number"),
+                "--intermediate" => {
+                    options.intermediate = Some(value().parse::<i64>().expect("a number") << 20)
+                }
                 "--steps" => options.steps = value().parse().expect("a number"),
                 "--device" => options.device = choose_device(&value()).unwrap(),
                 "--check" => options.check = true,
@@ -74,6 +80,14 @@ impl Options {
             options.sizes.layers = blocks;
         }
         options
+    }
+
+    fn executor(&self, device: Device, precision: Precision) -> Executor {
+        let mut exec = Executor::new(device, precision, self.threads).unwrap();
+        let mut limits = exec.limits();
+        limits.intermediate = self.intermediate.unwrap_or(limits.intermediate);
+        exec.set_limits(limits);
+        exec
     }
 }
 
@@ -139,7 +153,7 @@ fn measure(
     let (device, threads) = (options.device, options.threads);
     let mut most = before;
     let model_on_device = model(file, device);
-    let mut exec = Executor::new(device, Precision::Native, threads).unwrap();
+    let mut exec = options.executor(device, Precision::Native);
     let text = model_on_device.condition(&mut exec, &prompt()).unwrap();
     let mut seconds = f64::INFINITY;
     for pass in 0..=options.forwards {
@@ -160,7 +174,7 @@ fn measure(
 
     let planned = device.dry();
     planned.forget_peak();
-    let mut dry = Executor::new(planned, Precision::Native, threads).unwrap();
+    let mut dry = options.executor(planned, Precision::Native);
     let model = model(file, planned);
     let text = model.condition(&mut dry, &prompt()).unwrap();
     let prepared = dry.done().work;
@@ -193,7 +207,7 @@ fn steps(options: &Options, file: &Arc<File>, sides: [i64; 3], clip: &str, dtype
         sampler: Default::default(),
     };
     let prompts = Prompts { positive: prompt(), negative: Some(prompt()) };
-    let mut exec = Executor::new(options.device, Precision::Native, options.threads).unwrap();
+    let mut exec = options.executor(options.device, Precision::Native);
     let mut times = Vec::new();
     let mut observe = |_: &Step<'_>, _: &mut dyn Progress| {
         times.push(Instant::now());
@@ -227,7 +241,7 @@ fn taken(device: Device) -> u64 {
 fn check(options: &Options, file: &Arc<File>, latents: &HostTensor, clip: &str, dtype: DType) {
     let forward = |device, precision| {
         let model = model(file, device);
-        let mut exec = Executor::new(device, precision, options.threads).unwrap();
+        let mut exec = options.executor(device, precision);
         let text = model.condition(&mut exec, &prompt()).unwrap();
         let go_on = &mut || ControlFlow::Continue(());
         model.velocity(&mut exec, latents, 500, &text, go_on).unwrap()
