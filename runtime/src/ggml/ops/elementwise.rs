@@ -4,10 +4,11 @@ use crate::ggml::{Operand, Precision, Tensor};
 use ggml_sys as sys;
 use std::ops::{Add, Mul};
 
+// CUDA's activation functions take contiguous tensors alone.
 impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn silu(self) -> Self {
-        self.dense_rows().unary(sys::ggml_silu)
+        self.contiguous().unary(sys::ggml_silu)
     }
 
     /// `torch.nn.functional.gelu(x, approximate="tanh")`. ggml's CPU backend looks it up in an F16
@@ -15,7 +16,7 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn gelu_tanh(self) -> Self {
         match self.graph.precision {
-            Precision::Native => self.dense_rows().unary(sys::ggml_gelu),
+            Precision::Native => self.contiguous().unary(sys::ggml_gelu),
             Precision::Strict | Precision::Halved => {
                 let x = self.contiguous();
                 let cubic = x.unary(sys::ggml_sqr) * 0.044_715 + 1.0;

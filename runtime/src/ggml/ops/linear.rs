@@ -7,14 +7,15 @@ impl<'g> Tensor<'g> {
     /// `x @ weightᵀ`, as `torch.nn.functional.linear`: `[.., I]` by `[O, I]` gives `[.., O]`.
     ///
     /// ggml's CPU backend rounds `x` to the weight's partner type (1.6e-3 for BF16, 5e-3 for
-    /// Q8_0); strict runs widen the weight to F32 first.
+    /// Q8_0); strict runs widen both to F32 first.
     #[track_caller]
     pub fn linear(self, weight: impl Operand<'g>) -> Self {
-        let (x, w) = (self.rounded(), weight.in_graph(self.graph).widened().rounded());
+        let w = weight.in_graph(self.graph).widened().rounded();
+        let x = self.widened().rounded();
         let ([_, inputs], [.., last]) = (w.dims::<2>(), self.shape().full());
         assert_eq!(last, inputs, "linear: {self:?} by weight {w:?}");
-        // CUDA would add up in F16, which ends at 65,504.
-        w.binary(x.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_BF16)
+        // CUDA would add up in F16, which ends at 65,504, or round operands to BF16.
+        w.binary(x.operand().raw, sys::ggml_mul_mat).accumulated(sys::GGML_PREC_F32)
     }
 
     /// `x @ yᵀ` over the two inner dimensions, matrix by matrix: `[.., N, K]` by `[.., M, K]`
