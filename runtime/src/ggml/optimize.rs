@@ -37,7 +37,7 @@ pub(super) unsafe fn allocate(
             optimize(backend.as_ptr(), graph, &raw mut params);
         }
         if wishes.is_empty() {
-            return sys::ggml_gallocr_alloc_graph(allocator.as_ptr(), graph);
+            return lay_out(allocator, graph);
         }
         assert!(wishes.len() <= MOST_WISHES, "the backend has {} wishes", wishes.len());
         // A node that computes nothing, put behind `until`, reads the tensor: the allocator can't
@@ -60,11 +60,25 @@ pub(super) unsafe fn allocate(
         }
         let places = std::slice::from_raw_parts_mut(sys::ggml_graph_nodes(graph), ordered.len());
         places.copy_from_slice(&ordered);
-        let allocated = sys::ggml_gallocr_alloc_graph(allocator.as_ptr(), graph);
+        let allocated = lay_out(allocator, graph);
         let (first, last) = places.split_at_mut(count);
         first.copy_from_slice(&computed);
         last.copy_from_slice(&readers);
         allocated
+    }
+}
+
+/// Plans anew, then gives addresses. Left to itself, ggml takes the last graph's plan for every graph
+/// of as many nodes and leaves and of no larger tensors, whatever reads what: a result would be put
+/// over values that are still needed.
+///
+/// # Safety
+/// As [`allocate`].
+unsafe fn lay_out(allocator: NonNull<sys::ggml_gallocr>, graph: *mut sys::ggml_cgraph) -> bool {
+    // SAFETY: by contract.
+    unsafe {
+        sys::ggml_gallocr_reserve(allocator.as_ptr(), graph)
+            && sys::ggml_gallocr_alloc_graph(allocator.as_ptr(), graph)
     }
 }
 
@@ -82,4 +96,22 @@ unsafe extern "C" fn wish(
         tensor: tensor.expect("ggml names a tensor"),
         until: until.expect("ggml names a node"),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ggml::{Device, Executor, HostTensor, Precision};
+
+    /// The first graph works in place. The second has as many nodes and needs no more memory, and
+    /// would overwrite what it has yet to read.
+    #[test]
+    fn no_graph_is_laid_out_as_the_one_before_it() {
+        let mut exec = Executor::new(Device::cpu(), Precision::Native, 1).unwrap();
+        let x = HostTensor::new([40, 30], (0..1200).map(|i| i as f32).collect::<Vec<_>>());
+        let _ = exec.compute(|g| (g.input(&x) * 3.0).silu() + 1.0).unwrap();
+        let turned = exec.compute(|g| g.input(&x).permute([1, 0])).unwrap();
+        for (i, &value) in turned.data.iter().enumerate() {
+            assert_eq!(value, x.data[i % 40 * 30 + i / 40], "value {i}");
+        }
+    }
 }
