@@ -24,7 +24,9 @@ fn main() {
     for file in ["build.rs", "CMakeLists.txt", "wrapper.h"] {
         println!("cargo:rerun-if-changed={file}");
     }
-    let source = source();
+    let (name, source) = source();
+    // What this ggml is called in reports: a package of a registry knows no commit.
+    println!("cargo:rustc-env=GGML_SOURCE={name}");
     let linked = env::var("GGML_BUILD").map_or(true, |value| value != "OFF");
     println!("cargo:source={}", source.display());
     bind(&source, linked);
@@ -33,17 +35,18 @@ fn main() {
     }
 }
 
-/// The folder of ggml's source.
-fn source() -> PathBuf {
+/// Where ggml's source comes from, and its folder.
+fn source() -> (String, PathBuf) {
     if let Some(folder) = env::var_os("GGML_SOURCE_DIR") {
-        return folder.into();
+        return ("GGML_SOURCE_DIR".into(), folder.into());
     }
     let metadata = cargo_metadata::MetadataCommand::new()
         .exec()
         .unwrap_or_else(|e| stop(&format!("`cargo metadata` can't find ggml's source: {e}")));
     let package = metadata.packages.iter().find(|p| p.name == CARRIER);
-    let manifest = &package.unwrap_or_else(|| stop(&format!("no package {CARRIER}"))).manifest_path;
-    manifest.parent().expect("a manifest has a folder").join("llama.cpp/ggml").into()
+    let package = package.unwrap_or_else(|| stop(&format!("no package {CARRIER}")));
+    let folder = package.manifest_path.parent().expect("a manifest has a folder");
+    (format!("{CARRIER} {}", package.version), folder.join("llama.cpp/ggml").into())
 }
 
 /// Builds ggml, or finds the build that an earlier run left; returns the folder of its libraries.
@@ -137,7 +140,7 @@ fn bind(source: &Path, linked: bool) {
         .allowlist_type("ggml_backend|ggml_backend_(buffer|buffer_type|graph_optimize_params)")
         .allowlist_function("ggml_(backend|gallocr|graph|build_forward|quantize|get|set|new)_.*")
         .allowlist_function(
-            "ggml_(init|free|version|nbytes|nelements|row_size|blck_size|type_size)",
+            "ggml_(init|free|version|commit|nbytes|nelements|row_size|blck_size|type_size)",
         )
         .allowlist_function("ggml_(is_contiguous|is_contiguous_rows|can_repeat|tensor_overhead)")
         .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|get_mem_size)")
@@ -148,6 +151,7 @@ fn bind(source: &Path, linked: bool) {
             "ggml_(reshape_4d|view_4d|permute|cont|cast|cpy|concat|pad_ext|repeat_4d)",
         )
         .allowlist_type("ggml_(type_traits|tensor_flag|backend_dev_caps|backend_dev_props)")
+        .allowlist_type("ggml_backend_(feature|get_features_t)")
         .allowlist_var("GGML_(TYPE|STATUS|OP|PREC|BACKEND|LOG|MAX|ROPE_TYPE)_.*")
         .default_enum_style(bindgen::EnumVariation::Consts)
         .prepend_enum_name(false)

@@ -135,7 +135,7 @@ impl fmt::Debug for Device {
 }
 
 /// ggml's static string.
-fn text(name: *const c_char) -> String {
+pub(super) fn text(name: *const c_char) -> String {
     // SAFETY: ggml's names end with NUL and are never freed.
     unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }

@@ -8,6 +8,18 @@ use std::sync::{Mutex, Once};
 /// The first error since the last [`take_error`], of any thread.
 static ERROR: Mutex<Option<String>> = Mutex::new(None);
 
+/// The first lines of what backends say of themselves and of their devices.
+static NOTES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// So many lines are kept: Metal says about twenty of a device.
+const MOST_NOTES: usize = 100;
+
+/// What backends have said so far, other than errors: Metal tells there, and nowhere else, which
+/// family its GPU is of and whether it has matrix units.
+pub fn notes() -> Vec<String> {
+    NOTES.lock().expect("nothing panics while it holds this").clone()
+}
+
 /// The first error that ggml has logged since this was last asked.
 pub(super) fn take_error() -> Option<String> {
     ERROR.lock().expect("nothing panics while it holds this").take()
@@ -35,6 +47,13 @@ unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _:
     if level == log::Level::Error {
         let mut error = ERROR.lock().expect("nothing panics while it holds this");
         error.get_or_insert_with(|| text.trim().to_owned());
+    }
+    if matches!(level, log::Level::Warn | log::Level::Info) {
+        let mut notes = NOTES.lock().expect("nothing panics while it holds this");
+        let line = text.trim();
+        if notes.len() < MOST_NOTES && !line.is_empty() {
+            notes.push(line.to_owned());
+        }
     }
     log::log!(target: "ggml", level, "{}", text.trim_end());
 }

@@ -40,6 +40,7 @@
 //! ```
 #![allow(unsafe_code, reason = "the one folder that calls ggml")]
 
+mod backends;
 mod calibrate;
 mod device;
 mod dry;
@@ -60,12 +61,14 @@ mod usage;
 mod weights;
 mod work;
 
+pub use backends::{Backend, commit, version};
 pub use device::{Capacity, Device, Family};
 pub use executor::{ComputeError, Done, Executor};
 #[cfg(feature = "faults")]
 pub use fault::{Fault, Planted};
 pub use graph::{Graph, Operand, Precision, Tensor};
 pub use host::HostTensor;
+pub use log::notes;
 pub use ops::{Kernel, conv3d, patch_order};
 pub use plugins::refused_backends;
 pub use shape::Shape;

@@ -1,13 +1,14 @@
 //! Backends that were built as libraries (`script/backend`): the same program finds CUDA or Vulkan
 //! where they are there, and runs where they aren't.
 
+use super::device::text;
 use super::log;
 use ggml_sys as sys;
 use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, OnceLock};
 
 /// Folders to look in, instead of those that belong to the program's place.
 const FOLDERS: &str = "GGUF_VIDEO_BACKENDS";
@@ -21,14 +22,14 @@ pub fn refused_backends() -> Vec<String> {
     REFUSED.lock().expect("nothing panics while it holds this").clone()
 }
 
-/// Adds what it finds to ggml's registry, once a process.
-pub(super) fn load() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+/// Adds what it finds to ggml's registry, once a process; the names of those backends.
+pub(super) fn load() -> &'static [String] {
+    static LOADED: OnceLock<Vec<String>> = OnceLock::new();
+    LOADED.get_or_init(|| {
         log::install();
         log::take_error();
-        libraries(&folders()).iter().for_each(|path| load_one(path));
-    });
+        libraries(&folders()).iter().filter_map(|path| load_one(path)).collect()
+    })
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -54,8 +55,8 @@ fn libraries(folders: &[PathBuf]) -> Vec<PathBuf> {
     found
 }
 
-fn load_one(path: &Path) {
-    let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else { return };
+fn load_one(path: &Path) -> Option<String> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
     // SAFETY: a NUL-terminated path. The library's code is ggml's own, built from the source that
     // this program was built from; ggml refuses one of another interface.
     let backend = unsafe { sys::ggml_backend_load(name.as_ptr()) };
@@ -63,7 +64,10 @@ fn load_one(path: &Path) {
     if backend.is_null() {
         let why = said.unwrap_or_else(|| format!("{}: ggml refuses it", path.display()));
         REFUSED.lock().expect("nothing panics while it holds this").push(why);
+        return None;
     }
+    // SAFETY: a backend that was loaded is registered for the program, and so is its name.
+    Some(text(unsafe { sys::ggml_backend_reg_name(backend) }))
 }
 
 #[cfg(test)]

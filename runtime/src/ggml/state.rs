@@ -1,7 +1,7 @@
 //! Tensors that stay on the device from one graph to the next.
 
 use super::graph::Node;
-use super::{ComputeError, Device, Shape, dry};
+use super::{ComputeError, Device, HostTensor, Shape, dry};
 use ggml_sys as sys;
 use gguf::DType;
 use std::any::Any;
@@ -116,6 +116,33 @@ impl DeviceTensor {
                 let data = bytes.as_ptr().cast();
                 sys::ggml_backend_tensor_set(tensor.raw().as_ptr(), data, first * row, count);
             }
+        }
+        Ok(tensor)
+    }
+
+    /// The same of any type, with `values` as ggml rounds them to it.
+    ///
+    /// Panics if rows aren't whole blocks of `dtype`, or if ggml makes none without an importance
+    /// matrix.
+    pub fn holding(
+        device: Device,
+        values: &HostTensor,
+        dtype: DType,
+    ) -> Result<Self, ComputeError> {
+        let tensor = Self::of_type(device, values.shape, dtype)?;
+        let [.., columns] = values.shape.full();
+        let rows = values.shape.elements() as i64 / columns;
+        let dtype = dtype.id() as sys::ggml_type;
+        // SAFETY: plain data in and out: as many values as the tensor has, and room for what they
+        // become; the tensor is allocated.
+        unsafe {
+            assert_eq!(columns % sys::ggml_blck_size(dtype), 0, "{columns} columns");
+            assert!(!sys::ggml_quantize_requires_imatrix(dtype), "an importance matrix is needed");
+            let mut bytes = vec![0u8; sys::ggml_row_size(dtype, columns) * rows as usize];
+            let (from, to) = (values.data.as_ptr(), bytes.as_mut_ptr().cast());
+            sys::ggml_quantize_chunk(dtype, from, to, 0, rows, columns, std::ptr::null());
+            let data = bytes.as_ptr().cast();
+            sys::ggml_backend_tensor_set(tensor.raw().as_ptr(), data, 0, bytes.len());
         }
         Ok(tensor)
     }
