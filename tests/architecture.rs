@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each folder of the runtime may use, besides itself.
-const ALLOWED: [(&str, &[&str]); 7] = [
-    ("cli", &["pipeline", "models", "ggml", "output", "text"]),
+const ALLOWED: [(&str, &[&str]); 8] = [
+    ("cli", &["pipeline", "models", "ggml", "output", "text", "os"]),
     ("pipeline", &["models", "ggml", "output", "text"]),
     ("models", &["nn", "ggml"]),
     ("nn", &["ggml"]),
     ("ggml", &[]),
+    ("os", &[]),
     ("output", &[]),
     ("text", &[]),
 ];

@@ -11,11 +11,13 @@
 //! - [`ggml`]: the safe layer over ggml, and the only `unsafe` code.
 //! - [`text`]: prompt cleaning and the tokenizer.
 //! - [`output`]: frames to files.
+//! - `os`: sleep, as each operating system has it.
 
 pub mod cli;
 pub mod ggml;
 pub mod models;
 pub mod nn;
+mod os;
 pub mod output;
 pub mod pipeline;
 pub mod text;

@@ -1,6 +1,7 @@
 //! The command line: what was typed, and what it means. Nothing below this folder knows clap.
 
 mod args;
+mod awake;
 mod bars;
 mod devices;
 mod make;

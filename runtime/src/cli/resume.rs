@@ -1,6 +1,7 @@
 //! `gguf-video resume`: goes on with a run that was interrupted, killed, or failed.
 
 use super::Failure;
+use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_files, make, parse_previews};
 use crate::output::Target;
@@ -26,6 +27,9 @@ pub(super) struct Args {
     /// Steps after which to look at the clip: their numbers, `all`, or `none`
     #[arg(long, value_name = "STEPS")]
     preview: Option<String>,
+    /// Let the computer fall asleep while the video is computed
+    #[arg(long)]
+    allow_sleep: bool,
 }
 
 /// The folder that is meant.
@@ -55,6 +59,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         vae: file("vae"),
     };
     let folder = ModelFolder::open(&places).map_err(Failure::request)?;
+    let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new().map_err(Failure::run)?;
     let files = model_files(&folder, &home, &mut bars).map_err(Failure::hashing)?;
     check_files(&record.files, &files).map_err(Failure::request)?;

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::args::{DeviceArgs, ModelArgs, VideoArgs};
+use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_disk, make, parse_previews};
 use super::preflight;
@@ -52,6 +53,9 @@ pub(super) struct Args {
     /// Begin without checking that the device computes this model right at this size
     #[arg(long)]
     no_preflight: bool,
+    /// Let the computer fall asleep while the video is computed
+    #[arg(long)]
+    allow_sleep: bool,
 }
 
 impl Args {
@@ -119,6 +123,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Job::plan(target, machine, folder, request, &mut calibration).map_err(Failure::request)?;
     job.previews = previews;
     let path = args.run_folder.clone().unwrap_or_else(|| new_run(&home, &args.output));
+    let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new().map_err(Failure::run)?;
     let files = model_files(&job.folder, &home, &mut bars).map_err(Failure::hashing)?;
     if !args.no_preflight {
