@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each folder of the runtime may use, besides itself.
-const ALLOWED: [(&str, &[&str]); 8] = [
-    ("cli", &["pipeline", "models", "ggml", "output", "text", "os"]),
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("cli", &["pipeline", "models", "ggml", "output", "text", "doctor", "os"]),
     ("pipeline", &["models", "ggml", "output", "text"]),
     ("models", &["nn", "ggml"]),
     ("nn", &["ggml"]),
     ("ggml", &[]),
+    ("doctor", &["nn", "ggml", "os"]),
     ("os", &[]),
     ("output", &[]),
     ("text", &[]),

@@ -50,6 +50,12 @@ fn text_encoder() {
     passes("umt5:Q8_0", 1_000_000_000);
 }
 
+/// `gguf-video doctor` on a Mac ends with a verdict, not with an abort of ggml's encoder.
+#[test]
+fn self_test() {
+    passes("self-test", 1_000_000_000);
+}
+
 #[test]
 fn an_unsupported_operation_is_caught() {
     for chip in CHIPS {

@@ -2,8 +2,8 @@
 //! JSON: `metal-gate CHIP CASE`. A process a case, for ggml ends the process where a check fails.
 //!
 //! - CHIP: `m1-max` or `m5-max`
-//! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `umt5:Q8_0`, or a planted failure:
-//!   `unsupported-op`, `bf16-norm`, `attention-of-70000-rows`
+//! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `umt5:Q8_0`, `self-test` (of `gguf-video doctor`),
+//!   or a planted failure: `unsupported-op`, `bf16-norm`, `attention-of-70000-rows`
 
 #[cfg(target_os = "macos")]
 fn main() {}
@@ -17,6 +17,7 @@ fn main() {
 mod gate {
     use e2e::gate::Seen;
     use e2e::synthetic::{self, Transformer, Values};
+    use gguf_video::doctor::SelfTest;
     use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
     use gguf_video::models::text::Umt5Encoder;
     use gguf_video::models::wan::{Config, WanModel, vae};
@@ -46,6 +47,7 @@ mod gate {
             ["transformer", clip, dtype] => transformer(device, folder.path(), size(clip), dtype),
             ["vae", clip] => decoder(device, folder.path(), size(clip)),
             ["umt5", dtype] => text(device, folder.path(), dtype),
+            ["self-test"] => self_test(device),
             ["unsupported-op"] => plant(Planted::UnsupportedOp),
             ["bf16-norm"] => plant(Planted::Bf16Norm),
             ["attention-of-70000-rows"] => plant(Planted::AttentionOf70000Rows),
@@ -123,5 +125,16 @@ mod gate {
         let mut exec = executor(device);
         encoder.encode(&mut exec, &[0; PROMPT], &mut go_on).unwrap();
         exec.limits().rates.seconds(exec.done().work)
+    }
+
+    /// All of it runs, and no result is right: a device that computes nothing must not pass.
+    fn self_test(device: Device) -> f64 {
+        let test = SelfTest::run(device, 1, &mut |_| ());
+        assert!(test.error.is_none() && !test.passed, "{test:?}");
+        assert!(test.refused().is_empty(), "{:?}", test.refused());
+        for op in test.ops.iter().filter(|op| op.tolerance > 0.0) {
+            assert!(test.failed().contains(&op.name.as_str()), "{op:?}");
+        }
+        0.0
     }
 }

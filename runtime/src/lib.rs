@@ -3,7 +3,7 @@
 //! Arrows point one way, and a test holds them to it:
 //!
 //! `cli` → [`pipeline`] → [`models`] → [`nn`] → [`ggml`] → `ggml-sys`, with [`text`] and
-//! [`output`] beside the pipeline.
+//! [`output`] beside the pipeline, and [`doctor`] beside the models.
 //!
 //! - [`pipeline`]: a request to frames: noise, schedule, sampler, the denoising loop.
 //! - [`models`]: text encoder, transformer and VAE, after their reference files.
@@ -11,9 +11,11 @@
 //! - [`ggml`]: the safe layer over ggml, and the only `unsafe` code.
 //! - [`text`]: prompt cleaning and the tokenizer.
 //! - [`output`]: frames to files.
-//! - `os`: sleep, as each operating system has it.
+//! - [`doctor`]: what the machine is, and whether it computes right.
+//! - `os`: sleep, caches and settings, as each operating system has them.
 
 pub mod cli;
+pub mod doctor;
 pub mod ggml;
 pub mod models;
 pub mod nn;

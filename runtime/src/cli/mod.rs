@@ -4,6 +4,7 @@ mod args;
 mod awake;
 mod bars;
 mod devices;
+mod doctor;
 mod make;
 mod plan;
 mod preflight;
@@ -39,6 +40,8 @@ enum Command {
     Runs(runs::Args),
     /// List the devices that can compute
     Devices(devices::Args),
+    /// Describe this machine and test whether it computes right, for a report of a failure
+    Doctor(doctor::Args),
 }
 
 /// What a user is told whose model file shrinks while it is in use.
@@ -60,6 +63,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Resume(args) => resume::run(args),
         Command::Runs(args) => runs::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,12 @@
-//! Linux: an inhibitor lock of logind.
+//! Linux: an inhibitor lock of logind, and files out of the cache.
 //!
 //! The lock is taken by `systemd-inhibit`, which every system with logind has: a crate that talks to
 //! D-Bus for this one call would bring a third as many dependencies as the program has.
 
 use super::AwakeError;
-use std::io::{BufRead, BufReader, Read};
+use rustix::fs::Advice;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -60,6 +62,11 @@ impl Drop for Awake {
         // It ends by itself; its status says nothing.
         let _ = self.holder.wait();
     }
+}
+
+/// What is on the disk of `file` is read from there, not from memory.
+pub(crate) fn bypass_cache(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+mod sysctl;
 
 #[cfg(not(target_os = "macos"))]
-pub(crate) use linux::Awake;
+pub(crate) use linux::{Awake, bypass_cache};
 #[cfg(target_os = "macos")]
-pub(crate) use macos::Awake;
+pub(crate) use macos::{Awake, bypass_cache};
+pub(crate) use sysctl::sysctl;
 
 /// Why the computer may fall asleep all the same.
 #[derive(Debug, thiserror::Error)]
