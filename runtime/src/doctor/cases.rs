@@ -9,7 +9,6 @@ use crate::ggml::{
     ComputeError, DeviceTensor, Executor, Family, Graph, HostTensor, Kernel, Operand, Shape,
     Storage, Tensor, conv3d,
 };
-use crate::nn::scored_attention;
 use gguf::DType;
 
 pub(super) type Case = Box<dyn Fn(&mut Executor) -> Result<HostTensor, ComputeError>>;
@@ -233,11 +232,11 @@ fn stored_scores() -> Vec<Case> {
     let bias = noise([4, ROWS, ROWS], 12);
     let encoder = graph([heads(9), heads(10), heads(11), bias], |_, [q, k, v, bias]| {
         let [q, k, v] = [q, k, v].map(|x| x.permute([1, 0, 2]));
-        scored_attention(q, k, v, 0.125, Some(bias))
+        q.scored_attention(k, v, 0.125, Some(bias))
     });
     let frame = graph([noise([1, 420, 3 * 384], 13)], |_, [qkv]| {
         let part = |i: i64| qkv.narrow(2, i * 384..(i + 1) * 384);
-        scored_attention(part(0), part(1), part(2), (384f32).sqrt().recip(), None)
+        part(0).scored_attention(part(1), part(2), (384f32).sqrt().recip(), None)
     });
     vec![encoder, frame]
 }
