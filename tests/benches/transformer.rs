@@ -9,6 +9,7 @@
 //!   work on the machine only makes them slower
 //! - `--intermediate MIB`: of the largest intermediate (default: the device's own)
 //! - `--steps N`: times guided denoising steps instead, all but the first, which loads the weights
+//! - `--kept DIR`: with `--steps`, how long watching and keeping a step takes, beside the step
 //! - `--check`: instead of timing, compares one forward with the CPU's strict one
 //!
 //! Prints a line for each clip and type. `TMPDIR` is where the weights go.
@@ -18,8 +19,12 @@ use gguf::{DType, File};
 use gguf_video::ggml::{Device, Executor, Family, HostTensor, Precision, Rates, Weights};
 use gguf_video::models::Denoiser;
 use gguf_video::models::wan::{Config, WanModel};
-use gguf_video::pipeline::{Experts, Progress, Prompts, Request, Silent, Step, choose_device};
+use gguf_video::pipeline::run_folder::{OutputRecord, Record, RunFolder};
+use gguf_video::pipeline::{
+    Experts, Machine, Progress, Prompts, Request, Silent, Step, Vitals, choose_device,
+};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,6 +38,7 @@ struct Options {
     forwards: u32,
     intermediate: Option<i64>,
     steps: usize,
+    kept: Option<PathBuf>,
     check: bool,
 }
 
@@ -49,6 +55,7 @@ impl Options {
             forwards: 1,
             intermediate: None,
             steps: 0,
+            kept: None,
             check: false,
         };
         while let Some(argument) = arguments.next() {
@@ -62,6 +69,7 @@ impl Options {
                 }
                 "--steps" => options.steps = value().parse().expect("a number"),
                 "--device" => options.device = choose_device(&value()).unwrap(),
+                "--kept" => options.kept = Some(value().into()),
                 "--check" => options.check = true,
                 "--model" => {
                     options.sizes = match value().as_str() {
@@ -113,7 +121,9 @@ fn prompt() -> HostTensor {
 
 fn main() {
     let options = Options::parse();
-    if options.steps > 0 {
+    if options.kept.is_some() {
+        println_line("clip,type,blocks,device,threads,seconds_a_step,watching,keeping");
+    } else if options.steps > 0 {
         println_line("clip,type,blocks,device,threads,seconds_a_step");
     } else if options.check {
         println_line("clip,type,blocks,device,relative_rms_error,largest_error");
@@ -208,17 +218,39 @@ fn steps(options: &Options, file: &Arc<File>, sides: [i64; 3], clip: &str, dtype
     };
     let prompts = Prompts { positive: prompt(), negative: Some(prompt()) };
     let mut exec = options.executor(options.device, Precision::Native);
-    let mut times = Vec::new();
-    let mut observe = |_: &Step<'_>, _: &mut dyn Progress| {
+    let run = options.kept.as_ref().map(|folder| {
+        let machine = Machine::on(options.device, Precision::Native, options.threads);
+        let output = OutputRecord { path: folder.join("none.mp4"), fps: 16, contact_sheet: None };
+        let record = Record::new(request.clone(), machine.record(), Vec::new(), output);
+        RunFolder::create(&folder.join(clip), record).unwrap()
+    });
+    let (mut times, mut watching, mut keeping) = (Vec::new(), 0.0, 0.0);
+    let mut observe = |step: &Step<'_>, _: &mut dyn Progress| {
         times.push(Instant::now());
+        if let Some(run) = &run {
+            let begin = Instant::now();
+            let vitals = Vitals::of(step);
+            run.log(&vitals).unwrap();
+            watching += begin.elapsed().as_secs_f64();
+            let begin = Instant::now();
+            run.save_step(step).unwrap();
+            keeping += begin.elapsed().as_secs_f64();
+        }
         Ok(())
     };
     let experts = Experts::new(file.clone(), None).unwrap();
     experts.denoise(&mut exec, &request, &prompts, None, &mut Silent, &mut observe).unwrap();
     let timed = times.len() - 1;
     let seconds = (times[timed] - times[0]).as_secs_f64() / timed as f64;
+    let kept = match run {
+        Some(_) => {
+            let [watching, keeping] = [watching, keeping].map(|s: f64| s / times.len() as f64);
+            format!(",{watching:.4},{keeping:.4}")
+        }
+        None => String::new(),
+    };
     println_line(&format!(
-        "{clip},{dtype},{},{},{},{seconds:.3}",
+        "{clip},{dtype},{},{},{},{seconds:.3}{kept}",
         options.sizes.layers,
         options.device.name(),
         options.threads

@@ -5,7 +5,7 @@ use super::Failure;
 use super::bars::Bars;
 use crate::ggml::Family;
 use crate::output::{ContactSheet, Frame, FrameSink, OutputError, Target, Video};
-use crate::pipeline::run_folder::{Outcome, RunFolder};
+use crate::pipeline::run_folder::{Outcome, OutputRecord, RunFolder};
 use crate::pipeline::{
     Calibration, Experts, Kept, Machine, ModelFile, ModelFolder, Plan, Request, free_space,
     generate, proposals,
@@ -20,7 +20,6 @@ const PREVIEWS: usize = 4;
 
 /// A video that can be made.
 pub(super) struct Job {
-    pub(super) target: Target,
     pub(super) machine: Machine,
     pub(super) folder: ModelFolder,
     pub(super) request: Request,
@@ -33,7 +32,6 @@ impl Job {
     /// Says what will be done and what it takes; refuses what doesn't fit.
     #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
     pub(super) fn plan(
-        target: Target,
         machine: Machine,
         folder: ModelFolder,
         request: Request,
@@ -52,7 +50,7 @@ impl Job {
         );
         check_fit(&plan, &machine, &folder, &request)?;
         eprintln!("{plan}");
-        Ok(Self { target, machine, folder, request, previews: Vec::new(), plan })
+        Ok(Self { machine, folder, request, previews: Vec::new(), plan })
     }
 }
 
@@ -119,22 +117,32 @@ pub(super) fn parse_previews(text: Option<&str>, steps: usize) -> anyhow::Result
     }
 }
 
+/// Where the frames will go, opened before anything is computed: a wrong path should not end hours.
+pub(super) fn open_sinks(
+    target: &Target,
+    request: &Request,
+    output: &OutputRecord,
+) -> Result<Vec<Box<dyn FrameSink>>, OutputError> {
+    let Request { width, height, frames, .. } = *request;
+    let mut sinks = Vec::new();
+    if let Some(path) = &output.contact_sheet {
+        let sheet = ContactSheet::create(path, SHEET_COLUMNS, frames)?;
+        sinks.push(Box::new(sheet) as Box<dyn FrameSink>);
+    }
+    sinks.push(target.open(Video { width, height, fps: output.fps, frames })?);
+    Ok(sinks)
+}
+
 /// Makes the video of `run`, from where it stands.
 #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub(super) fn make(
     job: &Job,
     run: &RunFolder,
+    mut sinks: Vec<Box<dyn FrameSink>>,
     calibration: &mut Calibration,
     mut bars: Bars,
 ) -> Result<(), Failure> {
-    let Request { width, height, frames, steps, .. } = job.request;
-    let output = &run.record().output;
-    let video = Video { width, height, fps: output.fps, frames };
-    let mut sinks = vec![job.target.open(video).map_err(Failure::request)?];
-    if let Some(path) = &output.contact_sheet {
-        let sheet = ContactSheet::create(path, SHEET_COLUMNS, frames).map_err(Failure::request)?;
-        sinks.push(Box::new(sheet));
-    }
+    let (steps, output) = (job.request.steps, &run.record().output);
     let mut push = |frame: &Frame| sinks.iter_mut().try_for_each(|sink| sink.push(frame));
     let kept = Kept { run, previews: &job.previews };
     let keep_both = job.plan.keep_both;

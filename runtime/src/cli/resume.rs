@@ -3,7 +3,7 @@
 use super::Failure;
 use super::awake::keep_awake;
 use super::bars::Bars;
-use super::make::{Job, check_files, make, parse_previews};
+use super::make::{Job, check_files, make, open_sinks, parse_previews};
 use crate::output::Target;
 use crate::pipeline::run_folder::{RunFolder, list};
 use crate::pipeline::{
@@ -76,8 +76,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let previews = parse_previews(args.preview.as_deref(), request.steps);
     let target = Target::parse(&record.output.path).map_err(Failure::request)?;
     let mut calibration = Calibration::load(&home);
+    let sinks = open_sinks(&target, &request, &record.output).map_err(Failure::request)?;
     let mut job =
-        Job::plan(target, machine, folder, request, &mut calibration).map_err(Failure::request)?;
+        Job::plan(machine, folder, request, &mut calibration).map_err(Failure::request)?;
     job.previews = previews.map_err(Failure::request)?;
-    make(&job, &run, &mut calibration, bars)
+    make(&job, &run, sinks, &mut calibration, bars)
 }

@@ -4,7 +4,7 @@ use super::Failure;
 use super::args::{DeviceArgs, ModelArgs, VideoArgs};
 use super::awake::keep_awake;
 use super::bars::Bars;
-use super::make::{Job, check_disk, make, parse_previews};
+use super::make::{Job, check_disk, make, open_sinks, parse_previews};
 use super::preflight;
 use crate::output::Target;
 use crate::pipeline::preflight::Reports;
@@ -115,23 +115,24 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     request.check().map_err(Failure::request)?;
     let previews = parse_previews(args.preview.as_deref(), request.steps);
     let previews = previews.map_err(Failure::request)?;
+    let output = args.output().map_err(Failure::request)?;
+    let sinks = open_sinks(&target, &request, &output).map_err(Failure::request)?;
     let machine = args.device.machine().map_err(Failure::request)?;
 
     let home = Home::find();
     let mut calibration = Calibration::load(&home);
     let mut job =
-        Job::plan(target, machine, folder, request, &mut calibration).map_err(Failure::request)?;
+        Job::plan(machine, folder, request, &mut calibration).map_err(Failure::request)?;
     job.previews = previews;
     let path = args.run_folder.clone().unwrap_or_else(|| new_run(&home, &args.output));
+    check_disk(&job.plan, &path).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new().map_err(Failure::run)?;
     let files = model_files(&job.folder, &home, &mut bars).map_err(Failure::hashing)?;
     if !args.no_preflight {
         check_device(&job, &home, &files, &mut bars)?;
     }
-    let output = args.output().map_err(Failure::request)?;
     let record = Record::new(job.request.clone(), job.machine.record(), files, output);
-    check_disk(&job.plan, &path).map_err(Failure::request)?;
     let run = RunFolder::create(&path, record).map_err(Failure::request)?;
-    make(&job, &run, &mut calibration, bars)
+    make(&job, &run, sinks, &mut calibration, bars)
 }
