@@ -67,6 +67,15 @@ impl Place {
         command
     }
 
+    /// `command` in a shell where no file may grow beyond a limit.
+    fn limited(&self, kilobytes: u32, command: Command) -> Command {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"")]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.env("GGUF_VIDEO_HOME", self.path("home"));
+        shell
+    }
+
     fn resume(&self, run: &str) -> Command {
         let mut command = self.command(&["resume", "--preview", "none"]);
         command.arg(self.path(run));
@@ -303,16 +312,7 @@ fn copy_folder(from: &Path, to: &Path) {
 fn a_full_disk_loses_nothing_that_was_kept() {
     let place = Place::new();
     succeeds(place.run("whole.y4m", "whole"));
-    // The video has 5 frames of 6 KB, a step's state a few KB: only the video is too large.
-    let limited = |kilobytes: u32, mut command: Command| {
-        let mut shell = Command::new("bash");
-        let program = command.get_program().to_owned();
-        shell.args(["-c", &format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"")]);
-        shell.arg(program).args(command.get_args());
-        shell.env("GGUF_VIDEO_HOME", place.path("home"));
-        command = shell;
-        output(command)
-    };
+    let limited = |kilobytes: u32, command: Command| output(place.limited(kilobytes, command));
     let state = place.path("whole/state.safetensors").metadata().unwrap().len();
     let video = place.path("whole.y4m").metadata().unwrap().len();
     let limit = (video / 1024).saturating_sub(2) as u32;
@@ -330,6 +330,25 @@ fn a_full_disk_loses_nothing_that_was_kept() {
     assert_eq!(place.bytes("full.y4m"), place.bytes("whole.y4m"));
 }
 
+/// A step that can't be kept is no reason to end a run that is whole.
+#[test]
+fn a_disk_too_full_for_steps_is_a_warning() {
+    let place = Place::new();
+    // Images are small; the state of a step isn't.
+    succeeds(place.run("whole/", "whole.run"));
+    let state = place.path("whole.run/state.safetensors").metadata().unwrap().len();
+    let limit = (state / 1024).saturating_sub(1) as u32;
+    let mut command = place.limited(limit, place.run("images/", "run"));
+    let Output { status, stderr, .. } =
+        command.stderr(Stdio::piped()).stdout(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(status.success(), "{status}: {said}");
+    assert!(said.contains("step 1 isn't saved"), "{said}");
+    let [images, whole] =
+        ["images", "whole"].map(|folder| place.bytes(&format!("{folder}/00004.png")));
+    assert_eq!(images, whole);
+}
+
 #[test]
 fn runs_are_listed_and_cleaned() {
     let place = Place::new();
@@ -344,6 +363,13 @@ fn runs_are_listed_and_cleaned() {
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!(listed[0]["state"], "finished");
     assert_eq!((&listed[0]["step"], &listed[0]["steps"]), (&STEPS.into(), &STEPS.into()));
+    let cleaned = output(place.command(&["runs", "clean", "--older-than", "1"]));
+    assert!(String::from_utf8(cleaned.stdout).unwrap().contains("removed 0 of 1"));
+    // Begun in the future, by a clock that has jumped back since.
+    let record = PathBuf::from(listed[0]["path"].as_str().unwrap()).join("run.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    json["created"] = 99_999_999_999u64.into();
+    fs::write(&record, json.to_string()).unwrap();
     let cleaned = output(place.command(&["runs", "clean", "--older-than", "1"]));
     assert!(String::from_utf8(cleaned.stdout).unwrap().contains("removed 0 of 1"));
     let cleaned = output(place.command(&["runs", "clean"]));

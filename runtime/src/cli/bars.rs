@@ -1,11 +1,14 @@
-//! Progress bars on a terminal, a line a stage elsewhere.
+//! Progress: bars on a terminal, a line a stage elsewhere, and lines of JSON for programs.
 
+use super::print;
 use crate::pipeline::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// Shows one bar at a time on stderr, and hears Ctrl-C.
 pub(super) struct Bars {
@@ -13,15 +16,46 @@ pub(super) struct Bars {
     stage: Stage,
     interrupted: Arc<AtomicBool>,
     terminal: bool,
+    /// When the last event about progress was printed, if there are events.
+    events: Option<Instant>,
 }
 
+/// Seconds between two events about progress.
+const EVENTS: f64 = 1.0;
+
 impl Bars {
-    pub(super) fn new() -> Result<Self, ctrlc::Error> {
+    /// `json`: also prints an object a line on standard output, for each thing that happens.
+    pub(super) fn new(json: bool) -> Result<Self, ctrlc::Error> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = interrupted.clone();
         ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
         let terminal = std::io::stderr().is_terminal();
-        Ok(Self { bar: ProgressBar::hidden(), stage: Stage::Load, interrupted, terminal })
+        let (bar, stage, events) = (ProgressBar::hidden(), Stage::Load, json.then(Instant::now));
+        Ok(Self { bar, stage, interrupted, terminal, events })
+    }
+
+    /// What happened, for programs.
+    pub(super) fn event(&self, event: serde_json::Value) {
+        if self.events.is_some() {
+            // Whoever doesn't listen any more still gets a video.
+            let _ = print(&event.to_string());
+        }
+    }
+
+    /// There is nothing more to wait for.
+    pub(super) fn hide(&mut self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn name(stage: Stage) -> &'static str {
+        match stage {
+            Stage::Hash => "hash",
+            Stage::Load => "load",
+            Stage::Preflight => "preflight",
+            Stage::Encode => "encode",
+            Stage::Denoise { .. } => "denoise",
+            Stage::Decode { .. } => "decode",
+        }
     }
 
     fn label(stage: Stage) -> String {
@@ -41,6 +75,9 @@ impl Progress for Bars {
     fn begin(&mut self, stage: Stage, done: u64, ticks: u64) {
         self.bar.finish_and_clear();
         self.stage = stage;
+        self.event(
+            json!({ "event": "stage", "stage": Self::name(stage), "done": done, "of": ticks }),
+        );
         if !self.terminal && done == 0 {
             match stage {
                 Stage::Hash => eprintln!("reading {:.1} GB of model files", ticks as f64 / 1e9),
@@ -64,6 +101,17 @@ impl Progress for Bars {
 
     fn advance(&mut self, ticks: u64) -> ControlFlow<()> {
         self.bar.inc(ticks);
+        if let Some(last) = self.events
+            && last.elapsed().as_secs_f64() >= EVENTS
+        {
+            let (done, of) = (self.bar.position(), self.bar.length());
+            let stage = Self::name(self.stage);
+            let left = self.bar.eta().as_secs();
+            self.event(json!({
+                "event": "progress", "stage": stage, "done": done, "of": of, "seconds_left": left,
+            }));
+            self.events = Some(Instant::now());
+        }
         if self.interrupted.load(Ordering::Relaxed) {
             return ControlFlow::Break(());
         }
@@ -72,18 +120,20 @@ impl Progress for Bars {
 
     fn step(&mut self, step: usize) {
         if let Stage::Denoise { steps } = self.stage {
+            self.event(json!({ "event": "step", "step": step + 1, "of": steps }));
             self.bar.set_message(format!("step {}/{steps}", step + 1));
         }
     }
 
     #[expect(clippy::print_stderr, reason = "warnings are for the user")]
     fn warn(&mut self, message: &str) {
+        self.event(json!({ "event": "warning", "message": message }));
         self.bar.suspend(|| eprintln!("warning: {message}"));
     }
 }
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.hide();
     }
 }

@@ -7,10 +7,11 @@ use crate::ggml::Family;
 use crate::output::{ContactSheet, Frame, FrameSink, OutputError, Target, Video};
 use crate::pipeline::run_folder::{Outcome, OutputRecord, RunFolder};
 use crate::pipeline::{
-    Calibration, Experts, Kept, Machine, ModelFile, ModelFolder, Plan, Request, free_space,
-    generate, proposals,
+    Calibration, Experts, Kept, Machine, ModelFile, ModelFolder, Plan, Progress, Request,
+    free_space, generate, proposals,
 };
 use anyhow::{anyhow, bail, ensure};
+use serde_json::json;
 use std::path::Path;
 
 /// Frames on a contact sheet.
@@ -148,7 +149,7 @@ pub(super) fn make(
     let keep_both = job.plan.keep_both;
     let (machine, folder, request) = (&job.machine, &job.folder, &job.request);
     let done = generate(machine, folder, request, keep_both, Some(&kept), &mut bars, &mut push);
-    drop(bars);
+    bars.hide();
     let resume = || format!("gguf-video resume {}", run.path().display());
     let timings = match done {
         Ok(timings) => timings,
@@ -168,19 +169,20 @@ pub(super) fn make(
         };
         FrameSink::finish(sink).map_err(|e| Failure::run(kept(e)))?;
     }
-    eprintln!(
-        "encode {:.1} s, denoise {:.1} s ({:.2} s a step), decode {:.1} s",
-        timings.encode.as_secs_f64(),
-        timings.denoise.as_secs_f64(),
-        timings.denoise.as_secs_f64() / steps as f64,
-        timings.decode.as_secs_f64()
-    );
+    let [encode, denoise, decode] =
+        [timings.encode, timings.denoise, timings.decode].map(|t| t.as_secs_f64());
+    let mut step = String::new();
     // What was resumed did only a part of the work.
     if timings.whole {
         job.plan.teach(machine, &timings, calibration);
+        step = format!(" ({:.2} s a step)", denoise / steps as f64);
     }
+    eprintln!("encode {encode:.1} s, denoise {denoise:.1} s{step}, decode {decode:.1} s");
     let outcome = Outcome { passed: true, findings: Vec::new(), output: output.path.clone() };
-    run.finish(&outcome).map_err(Failure::run)?;
+    if let Err(e) = run.finish(&outcome) {
+        bars.warn(&e.to_string());
+    }
+    bars.event(json!({ "event": "done", "output": output.path, "passed": outcome.passed, "findings": outcome.findings }));
     eprintln!("wrote {}", output.path.display());
     Ok(())
 }

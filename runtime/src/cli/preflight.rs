@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     request.check().map_err(Failure::request)?;
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
-    let mut bars = Bars::new().map_err(Failure::run)?;
+    let mut bars = Bars::new(false).map_err(Failure::run)?;
     let files = model_files(&folder, &home, &mut bars).map_err(Failure::hashing)?;
     let reports = Reports::of(&home, &machine, &request, &files);
     let report = match reports.known().filter(|_| !args.again) {

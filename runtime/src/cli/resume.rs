@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// Decode the frames elsewhere [default: --device]
     #[arg(long, value_name = "DEVICE")]
     vae_device: Option<String>,
+    /// Print what happens as JSON, an object a line
+    #[arg(long)]
+    json: bool,
     /// Steps after which to look at the clip: their numbers, `all`, or `none`
     #[arg(long, value_name = "STEPS")]
     preview: Option<String>,
@@ -60,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     };
     let folder = ModelFolder::open(&places).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
-    let mut bars = Bars::new().map_err(Failure::run)?;
+    let mut bars = Bars::new(args.json).map_err(Failure::run)?;
     let files = model_files(&folder, &home, &mut bars).map_err(Failure::hashing)?;
     check_files(&record.files, &files).map_err(Failure::request)?;
 

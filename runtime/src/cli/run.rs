@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// `gguf-video runs` lists]
     #[arg(long, value_name = "DIR")]
     run_folder: Option<PathBuf>,
+    /// Print what happens as JSON, an object a line
+    #[arg(long)]
+    json: bool,
     /// Steps after which to look at the clip: their numbers, `all`, or `none`
     /// [default: four on the way]
     #[arg(long, value_name = "STEPS")]
@@ -127,7 +130,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let path = args.run_folder.clone().unwrap_or_else(|| new_run(&home, &args.output));
     check_disk(&job.plan, &path).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
-    let mut bars = Bars::new().map_err(Failure::run)?;
+    let mut bars = Bars::new(args.json).map_err(Failure::run)?;
     let files = model_files(&job.folder, &home, &mut bars).map_err(Failure::hashing)?;
     if !args.no_preflight {
         check_device(&job, &home, &files, &mut bars)?;

@@ -51,81 +51,81 @@ pub fn generate(
     progress: &mut dyn Progress,
     push: &mut dyn FnMut(&Frame) -> Result<(), OutputError>,
 ) -> Result<Timings, GenerateError> {
+    let run = Run { machine, folder, request, keep_both, kept };
     let mut timings = Timings::default();
-    let begin = Instant::now();
-    let run = kept.map(|kept| kept.run);
-    let checkpoint = run.map(RunFolder::checkpoint).transpose()?.flatten();
-    if let Some(Checkpoint { latents, .. }) = &checkpoint {
-        let channels = wan::Config::new(&folder.transformer)?.channels;
-        let (found, expected) = (latents.shape, Shape::from(request.latents(channels)));
-        if found != expected {
-            return Err(GenerateError::Checkpoint { found, expected });
+    let latents = match run.checkpoint()? {
+        Some(done) if done.sampler.step == request.steps => done.latents,
+        checkpoint => {
+            timings.whole = checkpoint.is_none();
+            let begin = Instant::now();
+            let prompts = run.prompts(progress)?;
+            timings.encode = begin.elapsed();
+            let begin = Instant::now();
+            let latents = run.denoise(&prompts, checkpoint, progress)?;
+            timings.denoise = begin.elapsed();
+            latents
         }
-    }
-    timings.whole = checkpoint.is_none();
-    let decoded_before = checkpoint.as_ref().is_some_and(|c| c.sampler.step == request.steps);
-
-    let latents = if let (true, Some(Checkpoint { latents, .. })) = (decoded_before, &checkpoint) {
-        latents.clone()
-    } else {
-        let prompts = match run.map(RunFolder::prompts).transpose()?.flatten() {
-            Some(prompts) => prompts,
-            None => {
-                let exec = &mut machine.executor(machine.text)?;
-                let prompts = encode(exec, folder, request, progress)?;
-                timings.encode = begin.elapsed();
-                run.map(|run| run.save_prompts(&prompts)).transpose()?;
-                prompts
-            }
-        };
-        let watcher = Watcher { kept, machine, folder };
-        let begin = Instant::now();
-        let mut experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
-        experts.keep_both(keep_both);
-        let exec = &mut machine.executor(machine.transformer)?;
-        let mut observe =
-            |step: &Step<'_>, progress: &mut dyn Progress| watcher.step(step, progress);
-        let latents =
-            experts.denoise(exec, request, &prompts, checkpoint, progress, &mut observe)?;
-        timings.denoise = begin.elapsed();
-        latents
     };
-
     let begin = Instant::now();
-    let exec = &mut machine.executor(machine.vae)?;
-    let ended_early = run.map(RunFolder::begin_decoding).transpose()?.unwrap_or(0);
-    if ended_early > 0 {
-        let mut limits = exec.limits();
-        limits.scratch = (limits.scratch >> (2 * ended_early).min(32)).max(LEAST_SCRATCH);
-        exec.set_limits(limits);
-    }
-    let done = decode(exec, folder, latents, request.frames, progress, push);
-    if let (Some(run), Err(e)) = (run, &done)
-        && (e.is_interruption() || matches!(e, GenerateError::Output(_)))
-    {
-        run.forget_decoding();
-    }
-    done?;
+    run.decode(latents, progress, push)?;
     timings.decode = begin.elapsed();
     Ok(timings)
 }
 
-/// Bytes of a convolution's gathered patches below which bands become no smaller.
-const LEAST_SCRATCH: i64 = 1 << 20;
-
-/// What happens after each step: the numbers are looked at, and all is kept.
-struct Watcher<'a> {
-    kept: Option<&'a Kept<'a>>,
+/// One video on its way.
+struct Run<'a> {
     machine: &'a Machine,
     folder: &'a ModelFolder,
+    request: &'a Request,
+    keep_both: bool,
+    kept: Option<&'a Kept<'a>>,
 }
 
-impl Watcher<'_> {
+impl Run<'_> {
+    /// How far an earlier process came.
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, GenerateError> {
+        let checkpoint = self.kept.map(|kept| kept.run.checkpoint()).transpose()?.flatten();
+        if let Some(Checkpoint { latents, .. }) = &checkpoint {
+            let channels = wan::Config::new(&self.folder.transformer)?.channels;
+            let (found, expected) = (latents.shape, Shape::from(self.request.latents(channels)));
+            if found != expected {
+                return Err(GenerateError::Checkpoint { found, expected });
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    fn prompts(&self, progress: &mut dyn Progress) -> Result<Prompts, GenerateError> {
+        let known = self.kept.map(|kept| kept.run.prompts()).transpose()?.flatten();
+        if let Some(prompts) = known {
+            return Ok(prompts);
+        }
+        let exec = &mut self.machine.executor(self.machine.text)?;
+        let prompts = encode(exec, self.folder, self.request, progress)?;
+        if let Some(Err(e)) = self.kept.map(|kept| kept.run.save_prompts(&prompts)) {
+            progress.warn(&format!("the prompts aren't saved: {e}"));
+        }
+        Ok(prompts)
+    }
+
+    fn denoise(
+        &self,
+        prompts: &Prompts,
+        from: Option<Checkpoint>,
+        progress: &mut dyn Progress,
+    ) -> Result<HostTensor, GenerateError> {
+        let (high, low) = (self.folder.transformer.clone(), self.folder.transformer_2.clone());
+        let mut experts = Experts::new(high, low)?;
+        experts.keep_both(self.keep_both);
+        let exec = &mut self.machine.executor(self.machine.transformer)?;
+        let observe = &mut |step: &Step<'_>, progress: &mut dyn Progress| self.step(step, progress);
+        experts.denoise(exec, self.request, prompts, from, progress, observe)
+    }
+
+    /// What happens after each step: the numbers are looked at, and all is kept.
     fn step(&self, step: &Step<'_>, progress: &mut dyn Progress) -> Result<(), GenerateError> {
         let vitals = Vitals::of(step);
-        if let Some(kept) = self.kept
-            && let Err(e) = kept.run.log(&vitals)
-        {
+        if let Some(Err(e)) = self.kept.map(|kept| kept.run.log(&vitals)) {
             progress.warn(&e.to_string());
         }
         // Before anything is kept: what is kept last is good.
@@ -154,7 +154,40 @@ impl Watcher<'_> {
         let projection = Projection::fit(self.machine, self.folder, clean)?;
         Ok(projection.write(clean, path)?)
     }
+
+    /// Decodes in smaller bands each time that an earlier decoding didn't come to its end.
+    fn decode(
+        &self,
+        latents: HostTensor,
+        progress: &mut dyn Progress,
+        push: &mut dyn FnMut(&Frame) -> Result<(), OutputError>,
+    ) -> Result<(), GenerateError> {
+        let exec = &mut self.machine.executor(self.machine.vae)?;
+        let ended_early = match self.kept.map(|kept| kept.run.begin_decoding()) {
+            Some(Ok(times)) => times,
+            Some(Err(e)) => {
+                progress.warn(&e.to_string());
+                0
+            }
+            None => 0,
+        };
+        if ended_early > 0 {
+            let mut limits = exec.limits();
+            limits.scratch = (limits.scratch >> (2 * ended_early).min(32)).max(LEAST_SCRATCH);
+            exec.set_limits(limits);
+        }
+        let done = decode(exec, self.folder, latents, self.request.frames, progress, push);
+        if let (Some(kept), Err(e)) = (self.kept, &done)
+            && (e.is_interruption() || matches!(e, GenerateError::Output(_)))
+        {
+            kept.run.forget_decoding();
+        }
+        done
+    }
 }
+
+/// Bytes of a convolution's gathered patches below which bands become no smaller.
+const LEAST_SCRATCH: i64 = 1 << 20;
 
 /// The prompts' hidden states; the text encoder is loaded and dropped here.
 pub fn encode(
