@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each folder of the runtime may use, besides itself.
-const ALLOWED: [(&str, &[&str]); 9] = [
-    ("cli", &["pipeline", "models", "ggml", "output", "text", "doctor", "os"]),
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("cli", &["pipeline", "judge", "models", "ggml", "output", "text", "doctor", "os"]),
     ("pipeline", &["models", "ggml", "output", "text"]),
+    ("judge", &["output"]),
     ("models", &["nn", "ggml"]),
     ("nn", &["ggml"]),
     ("ggml", &[]),

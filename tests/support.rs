@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: goldens, and comparisons that say where they fail.
 
+pub mod clips;
 pub mod frames;
 #[cfg(not(target_os = "macos"))]
 pub mod gate;

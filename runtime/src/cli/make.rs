@@ -3,7 +3,9 @@
 
 use super::Failure;
 use super::bars::Bars;
+use super::verify;
 use crate::ggml::Family;
+use crate::judge::Judge;
 use crate::output::{ContactSheet, Frame, FrameSink, OutputError, Target, Video};
 use crate::pipeline::run_folder::{Outcome, OutputRecord, RunFolder};
 use crate::pipeline::{
@@ -144,7 +146,11 @@ pub(super) fn make(
     mut bars: Bars,
 ) -> Result<(), Failure> {
     let (steps, output) = (job.request.steps, &run.record().output);
-    let mut push = |frame: &Frame| sinks.iter_mut().try_for_each(|sink| sink.push(frame));
+    let mut judge = Judge::default();
+    let mut push = |frame: &Frame| {
+        judge.push(frame);
+        sinks.iter_mut().try_for_each(|sink| sink.push(frame))
+    };
     let kept = Kept { run, previews: &job.previews };
     let keep_both = job.plan.keep_both;
     let (machine, folder, request) = (&job.machine, &job.folder, &job.request);
@@ -178,13 +184,17 @@ pub(super) fn make(
         step = format!(" ({:.2} s a step)", denoise / steps as f64);
     }
     eprintln!("encode {encode:.1} s, denoise {denoise:.1} s{step}, decode {decode:.1} s");
-    let outcome = Outcome { passed: true, findings: Vec::new(), output: output.path.clone() };
+    let verdict = judge.finish();
+    let (passed, findings) = (verdict.passed(), verify::findings(&verdict).collect::<Vec<_>>());
+    findings.iter().for_each(|line| eprintln!("{line}"));
+    let path = &output.path;
+    bars.event(json!({ "event": "done", "output": path, "passed": passed, "findings": findings }));
+    let outcome = Outcome { passed, findings, output: path.clone() };
     if let Err(e) = run.finish(&outcome) {
         bars.warn(&e.to_string());
     }
-    bars.event(json!({ "event": "done", "output": output.path, "passed": outcome.passed, "findings": outcome.findings }));
-    eprintln!("wrote {}", output.path.display());
-    Ok(())
+    eprintln!("wrote {}; the judge says: {}", path.display(), verdict.name());
+    if passed { Ok(()) } else { Err(Failure { error: None, code: Failure::JUDGED }) }
 }
 
 /// The files that a run was begun with are still the same.

@@ -11,6 +11,7 @@ mod preflight;
 mod resume;
 mod run;
 mod runs;
+mod verify;
 
 use crate::pipeline::{GenerateError, HashError};
 use anyhow::Context;
@@ -38,6 +39,8 @@ enum Command {
     Resume(resume::Args),
     /// List the runs whose steps are kept, or remove them
     Runs(runs::Args),
+    /// Judge a finished video: is it one, or noise?
+    Verify(verify::Args),
     /// List the devices that can compute
     Devices(devices::Args),
     /// Describe this machine and test whether it computes right, for a report of a failure
@@ -62,6 +65,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Preflight(args) => preflight::run(&args),
         Command::Resume(args) => resume::run(args),
         Command::Runs(args) => runs::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -3,6 +3,8 @@
 use super::args::{DeviceArgs, ModelArgs, VideoArgs};
 use super::bars::Bars;
 use super::{Failure, print};
+use crate::judge::{Expectations, Judge, Motion};
+use crate::output::Frame;
 use crate::pipeline::preflight::{Preflight, Report, Reports};
 use crate::pipeline::{Experts, Home, Machine, ModelFile, ModelFolder, Request, model_files};
 use anyhow::anyhow;
@@ -82,12 +84,21 @@ pub(super) fn look(
         folder,
         request,
         model: files.iter().map(|f| (f.part.clone(), f.blake3.clone())).collect(),
-        judge: &mut |_| Vec::new(),
+        judge: &mut judge,
         prepare: &mut |_| {},
     };
     let report = preflight.run(bars).map_err(Failure::generation)?;
     reports.keep(&report);
     Ok(report)
+}
+
+/// What is wrong with the tiny video. It stands still for what it is: five frames.
+fn judge(frames: &[Frame]) -> Vec<String> {
+    let mut judge = Judge::new(Expectations { motion: Motion::Still });
+    frames.iter().for_each(|frame| judge.push(frame));
+    let verdict = judge.finish();
+    let failures = verdict.findings.iter().filter(|finding| finding.failure);
+    failures.map(ToString::to_string).collect()
 }
 
 /// A few lines for people.

@@ -1,4 +1,5 @@
-//! Where finished frames go: a video file, a raw video for other programs, or a folder of images.
+//! Where finished frames go: a video file, a raw video for other programs, or a folder of images;
+//! [`read`] gets them back.
 //!
 //! The path decides. Nothing that is half written ever has the name that was asked for: files are
 //! written beside it as `NAME.part` and renamed when they are whole.
@@ -8,6 +9,7 @@ mod error;
 mod mp4;
 mod part_file;
 mod png;
+mod read;
 mod y4m;
 mod yuv;
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub use contact_sheet::ContactSheet;
 pub use error::OutputError;
+pub use read::{Contents, ReadError, read};
 
 /// One picture of a video.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,17 +95,24 @@ impl Target {
     /// # Errors
     /// When the path names none of the three, or the folder that a file should be in isn't there.
     pub fn parse(path: &Path) -> Result<Self, OutputError> {
+        let target = Self::of(path).ok_or(OutputError::Unknown { path: path.to_owned() })?;
+        if !matches!(target, Self::Images(_)) {
+            part_file::check_folder(path)?;
+        }
+        Ok(target)
+    }
+
+    /// The kind that `path` names, if it is one of the three.
+    fn of(path: &Path) -> Option<Self> {
         if path.is_dir() || path.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]) {
-            return Ok(Self::Images(path.to_owned()));
+            return Some(Self::Images(path.to_owned()));
         }
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        let target = match extension.as_deref() {
-            Some("mp4") => Self::Mp4(path.to_owned()),
-            Some("y4m") => Self::Y4m(path.to_owned()),
-            _ => return Err(OutputError::Unknown { path: path.to_owned() }),
-        };
-        part_file::check_folder(path)?;
-        Ok(target)
+        match extension.as_deref() {
+            Some("mp4") => Some(Self::Mp4(path.to_owned())),
+            Some("y4m") => Some(Self::Y4m(path.to_owned())),
+            _ => None,
+        }
     }
 
     /// Starts writing `video`.

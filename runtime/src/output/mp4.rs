@@ -32,6 +32,10 @@ use super::{Frame, FrameSink, OutputError, Video};
 /// where no difference to the source can be seen.
 const QUANTIZER: u8 = 16;
 
+/// The quantizer after a frame that is too much: the encoder's buffer holds what the picture has
+/// uncompressed, and white noise at full contrast needs more.
+const COARSE_QUANTIZER: u8 = 32;
+
 /// An index entry for at least every second of video, for seeking.
 const SECONDS_PER_KEY_FRAME: u32 = 1;
 
@@ -43,6 +47,7 @@ pub(super) struct Mp4 {
     video: Video,
     timescale: NonZeroU32,
     encoder: Encoder,
+    coarse: bool,
     muxer: Mp4FileMuxer,
     position: u64,
     pushed: usize,
@@ -51,20 +56,11 @@ pub(super) struct Mp4 {
 impl Mp4 {
     pub(super) fn create(path: &Path, video: Video) -> Result<Self, OutputError> {
         let timescale = check(path, video)?;
-        let config = EncoderConfig::new()
-            .rate_control_mode(RateControlMode::Quality)
-            .qp(QpRange::new(QUANTIZER, QUANTIZER))
-            .bitrate(BitRate::from_bps(bit_rate(video)))
-            .max_frame_rate(FrameRate::from_hz(video.fps as f32))
-            .intra_frame_period(IntraFramePeriod::from_num_frames(
-                SECONDS_PER_KEY_FRAME * video.fps,
-            ))
-            .background_detection(false)
-            .adaptive_quantization(false)
-            .num_threads(1)
-            .vui(VuiConfig::bt709());
-        let encoder = Encoder::with_api_config(OpenH264API::from_source(), config)
-            .map_err(|source| OutputError::Encode { path: path.to_owned(), frame: 0, source })?;
+        let encoder = encoder(video, QUANTIZER).map_err(|source| OutputError::Encode {
+            path: path.to_owned(),
+            frame: 0,
+            source,
+        })?;
         let muxer = Mp4FileMuxer::with_options(Mp4FileMuxerOptions {
             reserved_moov_box_size: estimate_maximum_moov_box_size(&[video.frames]),
             ..Default::default()
@@ -74,7 +70,7 @@ impl Mp4 {
         let head = muxer.initial_boxes_bytes();
         file.write_all(head).map_err(OutputError::io(path))?;
         let position = head.len() as u64;
-        Ok(Self { file, video, timescale, encoder, muxer, position, pushed: 0 })
+        Ok(Self { file, video, timescale, encoder, coarse: false, muxer, position, pushed: 0 })
     }
 }
 
@@ -84,11 +80,18 @@ impl Mp4 {
         // OpenH264 skips frames while it thinks that its stream is over the bit rate; every skip
         // pays some of that back. (Told never to skip, it prints a warning that can't be silenced.)
         for _ in 0..MOST_SKIPS {
-            let encoded = self.encoder.encode(picture).map_err(|source| OutputError::Encode {
-                path: path.to_owned(),
-                frame: self.pushed,
-                source,
-            })?;
+            let failed =
+                |source| OutputError::Encode { path: path.to_owned(), frame: self.pushed, source };
+            let encoded = match self.encoder.encode(picture) {
+                Ok(encoded) => encoded,
+                Err(_) if !self.coarse => {
+                    // A new encoder begins with a key frame and the same parameter sets.
+                    self.encoder = encoder(self.video, COARSE_QUANTIZER).map_err(failed)?;
+                    self.coarse = true;
+                    continue;
+                }
+                Err(cause) => return Err(failed(cause)),
+            };
             let stream = encoded.to_vec();
             if !stream.is_empty() {
                 return Ok((stream, matches!(encoded.frame_type(), FrameType::IDR)));
@@ -96,6 +99,20 @@ impl Mp4 {
         }
         Err(OutputError::Skipped { path: path.to_owned(), frame: self.pushed })
     }
+}
+
+fn encoder(video: Video, quantizer: u8) -> Result<Encoder, openh264::Error> {
+    let config = EncoderConfig::new()
+        .rate_control_mode(RateControlMode::Quality)
+        .qp(QpRange::new(quantizer, quantizer))
+        .bitrate(BitRate::from_bps(bit_rate(video)))
+        .max_frame_rate(FrameRate::from_hz(video.fps as f32))
+        .intra_frame_period(IntraFramePeriod::from_num_frames(SECONDS_PER_KEY_FRAME * video.fps))
+        .background_detection(false)
+        .adaptive_quantization(false)
+        .num_threads(1)
+        .vui(VuiConfig::bt709());
+    Encoder::with_api_config(OpenH264API::from_source(), config)
 }
 
 /// Checks what the encoder can do; the frame rate comes back as the container's clock.

@@ -30,9 +30,7 @@ impl Y4m {
             "YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C444 XYSCSS=444 XCOLORRANGE=LIMITED"
         )
         .map_err(OutputError::io(path))?;
-        let high_definition = width >= 1280 || height > 576;
-        let matrix = if high_definition { Matrix::BT709 } else { Matrix::BT601 };
-        Ok(Self { file, video, matrix })
+        Ok(Self { file, video, matrix: Matrix::of_size(width, height) })
     }
 }
 

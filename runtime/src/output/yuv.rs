@@ -1,4 +1,4 @@
-//! RGB to the Y'CbCr that video formats hold: 8 bits, limited range (luma 16…235, chroma 16…240).
+//! RGB to the Y'CbCr that video formats hold, and back: 8 bits, limited range (luma 16…235, chroma 16…240).
 //!
 //! Source: ITU-R BT.601-7 and BT.709-6, which differ in the weights of red and blue alone.
 
@@ -17,12 +17,47 @@ impl Matrix {
     /// High definition television, and the sRGB primaries.
     pub(super) const BT709: Self = Self { red: 0.2126, blue: 0.0722 };
 
+    /// What readers take for a picture whose file doesn't say: high definition from 1280 pixels of
+    /// width or 577 rows on.
+    pub(super) fn of_size(width: usize, height: usize) -> Self {
+        if width >= 1280 || height > 576 { Self::BT709 } else { Self::BT601 }
+    }
+
     /// Luma in 0…1 and the two colour differences in −½…½ of a pixel.
     fn apply(self, pixel: &[u8]) -> [f32; 3] {
         let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(|v| f32::from(v) / 255.0);
         let y = self.red * r + (1.0 - self.red - self.blue) * g + self.blue * b;
         [y, (b - y) / (2.0 - 2.0 * self.blue), (r - y) / (2.0 - 2.0 * self.red)]
     }
+}
+
+/// A frame out of its three planes and the lengths of their rows. A chroma sample is that of
+/// `shared` pixels, across and down; without samples the frame is grey.
+pub(super) fn frame_of_planes(
+    (width, height): (usize, usize),
+    [(y, y_stride), (cb, cb_stride), (cr, cr_stride)]: [(&[u8], usize); 3],
+    shared: (usize, usize),
+    matrix: Matrix,
+    full_range: bool,
+) -> Frame {
+    let (foot, luma, chroma) = if full_range { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
+    let Matrix { red, blue } = matrix;
+    let green = 1.0 - red - blue;
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for row in 0..height {
+        for column in 0..width {
+            let colour = |plane: &[u8], stride: usize| {
+                let sample = plane.get(row / shared.1 * stride + column / shared.0);
+                (f32::from(sample.copied().unwrap_or(128)) - 128.0) / chroma
+            };
+            let light = (f32::from(y[row * y_stride + column]) - foot) / luma;
+            let b = light + (2.0 - 2.0 * blue) * colour(cb, cb_stride);
+            let r = light + (2.0 - 2.0 * red) * colour(cr, cr_stride);
+            let g = (light - red * r - blue * b) / green;
+            rgb.extend([r, g, b].map(|v| (v.clamp(0.0, 1.0) * 255.0).round() as u8));
+        }
+    }
+    Frame::new(width, height, rgb)
 }
 
 /// The three planes of a frame, one after the other.
