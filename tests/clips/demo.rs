@@ -6,7 +6,9 @@ use gguf_video::ggml::{Device, HostTensor, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::noise::Generator;
 use gguf_video::pipeline::schedule::Schedule;
-use gguf_video::pipeline::{Experts, Machine, ModelFolder, Request, Silent, decode, encode};
+use gguf_video::pipeline::{
+    Experts, Machine, ModelFolder, Progress, Request, Silent, Step, decode, encode,
+};
 use safetensors::SafeTensors;
 use std::fs;
 use std::path::Path;
@@ -60,8 +62,11 @@ impl Demo {
             Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone());
         let exec = &mut self.machine.executor(self.machine.transformer).unwrap();
         let mut steps = Vec::new();
-        let mut keep = |step: gguf_video::pipeline::Step<'_>| steps.push(step.latents.clone());
-        experts.unwrap().denoise(exec, &request, &prompts, &mut Silent, &mut keep).unwrap();
+        let keep = &mut |step: &Step<'_>, _: &mut dyn Progress| {
+            steps.push(step.latents.clone());
+            Ok(())
+        };
+        experts.unwrap().denoise(exec, &request, &prompts, None, &mut Silent, keep).unwrap();
         steps
     }
 
