@@ -62,11 +62,11 @@ impl Demo {
             Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone());
         let exec = &mut self.machine.executor(self.machine.transformer).unwrap();
         let mut steps = Vec::new();
-        let keep = &mut |step: &Step<'_>, _: &mut dyn Progress| {
+        let mut keep = |step: &Step<'_>, _: &mut dyn Progress| {
             steps.push(step.latents.clone());
             Ok(())
         };
-        experts.unwrap().denoise(exec, &request, &prompts, None, &mut Silent, keep).unwrap();
+        experts.unwrap().denoise(exec, &request, &prompts, None, &mut Silent, &mut keep).unwrap();
         steps
     }
 

@@ -142,7 +142,7 @@ fn lattice(plane: &Plane) -> f64 {
             let v = plane.at(x, y);
             let across = v - (plane.at(x - 1, y) + plane.at(x + 1, y)) / 2.0;
             let down = v - (plane.at(x, y - 1) + plane.at(x, y + 1)) / 2.0;
-            let sign = |odd: usize| if odd % 2 == 0 { 0.5 } else { -0.5 };
+            let sign = |odd: usize| if odd.is_multiple_of(2) { 0.5 } else { -0.5 };
             patterns[0].push(across * sign(x));
             patterns[1].push(down * sign(y));
             patterns[2].push((across + down) / 2.0 * sign(x + y));
