@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The files of a model.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
     /// Folder with the model's GGUF files, as `to-gguf` writes it
     #[arg(long, short, value_name = "DIR")]
@@ -30,6 +31,7 @@ pub(super) struct ModelArgs {
 
 /// Where to compute.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Where to compute")]
 pub(super) struct DeviceArgs {
     /// Where to compute: auto, cpu, metal, cuda, vulkan, or a name that `gguf-video devices` prints
     #[arg(long, default_value = "auto")]
@@ -57,6 +59,7 @@ pub(super) struct DeviceArgs {
 
 /// What a video is like, but for what it shows.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Video")]
 pub(super) struct VideoArgs {
     /// Width and height in pixels, multiples of 16
     #[arg(long, value_name = "WxH", default_value = "832x480", value_parser = size)]

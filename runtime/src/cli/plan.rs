@@ -8,15 +8,15 @@ use serde_json::json;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     video: VideoArgs,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {

@@ -11,21 +11,21 @@ use anyhow::anyhow;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// What the tiny video should show
     #[arg(long, short, default_value = "a red ball rolls over green grass in the sun")]
     prompt: String,
-    #[command(flatten)]
-    video: VideoArgs,
-    #[command(flatten)]
-    device: DeviceArgs,
     /// Look again, even if the same was looked at before
     #[arg(long)]
     again: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    video: VideoArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {

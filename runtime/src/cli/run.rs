@@ -18,8 +18,6 @@ use std::path::{Path, PathBuf, absolute};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// What the video should show
     #[arg(long, short)]
     prompt: String,
@@ -38,10 +36,6 @@ pub(super) struct Args {
     /// Start of the noise, as of PyTorch's CPU generator [default: a new one each time]
     #[arg(long)]
     seed: Option<u64>,
-    #[command(flatten)]
-    video: VideoArgs,
-    #[command(flatten)]
-    device: DeviceArgs,
     /// Where to keep each step, for `gguf-video resume` [default: a new folder in those that
     /// `gguf-video runs` lists]
     #[arg(long, value_name = "DIR")]
@@ -59,6 +53,12 @@ pub(super) struct Args {
     /// Let the computer fall asleep while the video is computed
     #[arg(long)]
     allow_sleep: bool,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    video: VideoArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 impl Args {
