@@ -52,12 +52,9 @@ pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
         }
     }
     let job = to_gguf::Job {
-        source: checkpoint.to_owned(),
-        output: output.to_owned(),
-        quant: quant.parse().unwrap(),
         name: "test".into(),
         threads: 2,
-        force: false,
+        ..to_gguf::Job::new(checkpoint, output, &[quant.parse().unwrap()])
     };
     to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
     open_model(output)

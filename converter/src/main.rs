@@ -6,14 +6,23 @@ use std::process::ExitCode;
 use to_gguf::Interrupted;
 use to_gguf::cli::{self, Args};
 
+/// Exit code where what was checked isn't as it should be.
+const WRONG: u8 = 1;
 /// Exit code after the user's mistake or a failure; clap uses the same one.
 const FAILED: u8 = 2;
 /// What shells report for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let outcome = cli::run(Args::parse()).and_then(|report| Ok(write!(stdout(), "{report}")?));
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let outcome = cli::run(Args::parse()).and_then(|outcome| {
+        write!(stdout(), "{outcome}")?;
+        Ok(outcome.fine)
+    });
+    let error = match outcome {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => return ExitCode::from(WRONG),
+        Err(error) => error,
+    };
     let code = if error.is::<Interrupted>() { INTERRUPTED } else { FAILED };
     // If even this can't be written, the exit code is all that is left to say.
     let _ = writeln!(stderr(), "error: {error:#}");

@@ -1,60 +1,108 @@
-//! Carries a planned model to its file: one thread reads ahead, the pool encodes, this one writes.
+//! Carries a planned model to its files: one thread reads ahead, the pool encodes, this one writes.
 //!
 //! A tensor goes through in windows of bounded size, so that memory doesn't grow with the model; a
-//! window is cut into pieces for the pool. Both sizes are whole blocks of every type.
+//! window is cut into pieces for the pool. Both are whole rows, or of longer rows whole blocks. What
+//! became of the values is compared with them right there.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use gguf::{DType, Writer};
 use rayon::ThreadPool;
 use rayon::prelude::*;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-use crate::arch::Tensor;
-use crate::plan::Plan;
-use crate::quantize::encode;
+use crate::arch::{Tensor, load, piece_len};
+use crate::lora::Loaded;
+use crate::measure::Sums;
+use crate::plan::{Batch, Format, Plan};
+use crate::quantize::{decode, encode};
 use crate::recipe::{BF16_LIMIT, F16_LIMIT};
+use crate::safetensors_file::SafetensorsFile;
 use crate::source::WINDOW;
 use crate::{Interrupted, Progress};
 
-/// Elements that a thread encodes at once: as f32 they stay in its cache.
-const PIECE: usize = 1 << 16;
+/// What became of a file.
+pub(crate) struct Measured {
+    pub(crate) file_bytes: u64,
+    /// The errors of its tensors, in order.
+    pub(crate) tensors: Vec<Sums>,
+}
+
+enum Output {
+    Gguf(Writer),
+    Safetensors(SafetensorsFile),
+}
+
+impl Output {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Output::Gguf(writer) => Ok(writer.write(bytes)?),
+            Output::Safetensors(file) => file.write(bytes),
+        }
+    }
+
+    fn finish(self) -> Result<u64> {
+        match self {
+            Output::Gguf(writer) => {
+                let bytes = writer.file_bytes();
+                writer.finish()?;
+                Ok(bytes)
+            }
+            Output::Safetensors(file) => {
+                let bytes = file.file_bytes();
+                file.finish()?;
+                Ok(bytes)
+            }
+        }
+    }
+}
 
 /// A part of a tensor: `len` elements from `first` on.
 #[derive(Clone, Copy)]
 struct Window<'a> {
+    index: usize,
     tensor: &'a Tensor,
-    dtype: DType,
     first: u64,
     len: usize,
 }
 
 impl Window<'_> {
     fn source_bytes(&self) -> usize {
-        self.len * self.tensor.source.dtype.bytes()
+        self.tensor.source.dtype.bytes(self.len as u64) as usize
     }
 }
 
-fn windows(plan: &Plan) -> impl Iterator<Item = Window<'_>> {
-    plan.model.tensors.iter().zip(&plan.dtypes).flat_map(|(tensor, &dtype)| {
-        let elements = tensor.elements();
-        (0..elements).step_by(WINDOW).map(move |first| {
-            let len = (elements - first).min(WINDOW as u64) as usize;
-            Window { tensor, dtype, first, len }
+fn windows(batch: &Batch) -> impl Iterator<Item = Window<'_>> {
+    batch.model.tensors.iter().enumerate().flat_map(|(index, tensor)| {
+        let (elements, piece) = (tensor.elements(), piece_len(tensor.row()));
+        let step = WINDOW / piece * piece;
+        (0..elements).step_by(step).map(move |first| {
+            let len = (elements - first).min(step as u64) as usize;
+            Window { index, tensor, first, len }
         })
     })
 }
 
-/// Writes the file at `path`, whose folder exists; returns its bytes.
+/// Writes the files of `plans`, which are of the batch, at their paths, whose folders exist.
 pub(crate) fn write(
-    plan: &Plan,
-    path: &Path,
+    batch: &Batch,
+    plans: &[(&Plan, PathBuf)],
     pool: &ThreadPool,
     progress: &mut dyn Progress,
-) -> Result<u64> {
-    let mut writer = Writer::create(path, &plan.metadata, plan.specs())?;
-    progress.begin(path, windows(plan).map(|window| window.source_bytes() as u64).sum());
+) -> Result<Vec<Measured>> {
+    let create = |(plan, path): &(&Plan, PathBuf)| {
+        let specs = batch.specs(plan);
+        Ok(match &plan.format {
+            Format::Gguf { metadata, .. } => Output::Gguf(Writer::create(path, metadata, specs)?),
+            Format::Safetensors => Output::Safetensors(SafetensorsFile::create(path, &specs)?),
+        })
+    };
+    let mut outputs = plans.iter().map(create).collect::<Result<Vec<_>>>()?;
+    let Some((_, path)) = plans.first() else { return Ok(Vec::new()) };
+    progress.begin(path, windows(batch).map(|window| window.source_bytes() as u64).sum());
+
+    let mut measured = vec![vec![Sums::default(); batch.model.tensors.len()]; plans.len()];
     thread::scope(|scope| -> Result<()> {
         // Two buffers go round: one is read into while the other is encoded. Whichever end stops
         // early drops its channels, which stops the other.
@@ -63,9 +111,9 @@ pub(crate) fn write(
         for _ in 0..2 {
             put_free.send(Vec::new()).expect("the other end is in this function");
         }
-        let weights = &plan.model.weights;
+        let weights = &batch.model.weights;
         scope.spawn(move || {
-            for window in windows(plan) {
+            for window in windows(batch) {
                 let Ok(mut buffer) = free.recv() else { return };
                 buffer.resize(window.source_bytes(), 0);
                 let read = weights.read(&window.tensor.source, window.first, &mut buffer);
@@ -74,11 +122,19 @@ pub(crate) fn write(
                 }
             }
         });
-        let mut encoded = Vec::new();
-        for window in windows(plan) {
+        let mut tensor = TensorState::default();
+        for window in windows(batch) {
             let buffer = full.recv().expect("the reader sends every window or an error")?;
-            pool.install(|| encode_window(&window, &buffer, &mut encoded))?;
-            writer.write(&encoded)?;
+            if window.first == 0 {
+                tensor.begin(batch, plans, window.index)?;
+            }
+            let sums = pool.install(|| tensor.encode(batch, &window, &buffer))?;
+            for (n, output) in outputs.iter_mut().enumerate() {
+                let kind = tensor.kind_of[n];
+                output.write(&tensor.encoded[kind])?;
+                let sum = &mut measured[n][window.index];
+                *sum = *sum + sums[kind];
+            }
             if progress.advance(buffer.len() as u64).is_break() {
                 return Err(Interrupted.into());
             }
@@ -87,28 +143,96 @@ pub(crate) fn write(
         }
         Ok(())
     })?;
-    let bytes = writer.file_bytes();
-    writer.finish()?;
-    Ok(bytes)
+    let finished = outputs
+        .into_iter()
+        .zip(measured)
+        .map(|(output, tensors)| Ok(Measured { file_bytes: output.finish()?, tensors }));
+    finished.collect()
 }
 
-fn encode_window(window: &Window<'_>, source: &[u8], encoded: &mut Vec<u8>) -> Result<()> {
-    let Window { tensor, dtype, first, len } = *window;
-    let bytes = |elements: usize| {
-        dtype.row_bytes(elements as u64).expect("windows and pieces are whole blocks") as usize
-    };
-    encoded.resize(bytes(len), 0);
-    let pieces = source.par_chunks(PIECE * tensor.source.dtype.bytes());
-    let pieces = pieces.zip(encoded.par_chunks_mut(bytes(PIECE))).enumerate();
-    pieces.try_for_each_init(Vec::new, |values, (piece, (source, encoded))| {
-        tensor.source.dtype.decode(source, values);
-        check(values, dtype).map_err(|(index, error)| {
-            let element = first + (piece * PIECE + index) as u64;
-            error.context(format!("tensor {:?}: element {element}", tensor.name))
-        })?;
-        encode(dtype, values, encoded);
+/// The tensor on its way: what several files have in common is made once.
+#[derive(Default)]
+struct TensorState {
+    /// Each type that one of the files wants, once.
+    dtypes: Vec<DType>,
+    /// Of each file, the position of its type.
+    kind_of: Vec<usize>,
+    merges: Vec<Loaded>,
+    /// Of each type, the window's bytes.
+    encoded: Vec<Vec<u8>>,
+}
+
+impl TensorState {
+    fn begin(&mut self, batch: &Batch, plans: &[(&Plan, PathBuf)], index: usize) -> Result<()> {
+        let tensor = &batch.model.tensors[index];
+        self.dtypes.clear();
+        self.kind_of.clear();
+        for (plan, _) in plans {
+            let dtype = plan.dtypes[index];
+            let known = self.dtypes.iter().position(|&known| known == dtype);
+            self.kind_of.push(known.unwrap_or(self.dtypes.len()));
+            if known.is_none() {
+                self.dtypes.push(dtype);
+            }
+        }
+        self.merges = load(tensor)?;
+        self.encoded.resize_with(self.dtypes.len(), Vec::new);
+        let whole_rows = piece_len(tensor.row()) as u64 % tensor.row() == 0;
+        ensure!(
+            whole_rows || batch.importance[index].is_none(),
+            "tensor {:?}: rows of {} are too long for importance weights",
+            tensor.name,
+            tensor.row()
+        );
         Ok(())
-    })
+    }
+
+    /// Encodes a window to every type; returns the errors of each.
+    fn encode(&mut self, batch: &Batch, window: &Window<'_>, source: &[u8]) -> Result<Vec<Sums>> {
+        let Window { index, tensor, first, len } = *window;
+        let piece = piece_len(tensor.row());
+        let bytes = |dtype: DType, elements: usize| {
+            dtype.row_bytes(elements as u64).expect("windows and pieces are whole blocks") as usize
+        };
+        let pieces = len.div_ceil(piece);
+        let mut parts: Vec<Vec<&mut [u8]>> = (0..pieces).map(|_| Vec::new()).collect();
+        for (&dtype, encoded) in self.dtypes.iter().zip(&mut self.encoded) {
+            encoded.resize(bytes(dtype, len), 0);
+            let cut = encoded.chunks_mut(bytes(dtype, piece));
+            parts.iter_mut().zip(cut).for_each(|(part, bytes)| part.push(bytes));
+        }
+        let importance = batch.importance[index].as_deref();
+        let (dtypes, merges) = (&self.dtypes, &self.merges);
+        let source = source.par_chunks(tensor.source.dtype.bytes(piece as u64) as usize);
+        let parts = source.zip(parts.into_par_iter()).enumerate();
+        let sums = parts.map_init(
+            || (Vec::new(), Vec::new()),
+            |(values, decoded), (n, (source, parts))| {
+                let start = first + (n * piece) as u64;
+                tensor.source.decode(source, values);
+                merges.iter().try_for_each(|merge| merge.add(start, values))?;
+                let mut sums = Vec::new();
+                for (&dtype, out) in dtypes.iter().zip(parts) {
+                    check(values, dtype).map_err(|(index, error)| {
+                        let element = start + index as u64;
+                        error.context(format!("tensor {:?}: element {element}", tensor.name))
+                    })?;
+                    encode(dtype, values, importance.filter(|_| dtype.is_quantized()), out);
+                    sums.push(if dtype == DType::F32 {
+                        Sums::default()
+                    } else {
+                        decode(dtype, out, decoded);
+                        Sums::of(values, decoded)
+                    });
+                }
+                Ok(sums)
+            },
+        );
+        let sums = sums.collect::<Result<Vec<Vec<Sums>>>>()?;
+        // In the order of the pieces, so that the number of threads changes nothing.
+        let total = |kind: usize| sums.iter().map(|sums| sums[kind]).sum();
+        Ok((0..dtypes.len()).map(total).collect())
+    }
 }
 
 /// Refuses what the type can't hold: a model with such a value makes noise, or nothing.

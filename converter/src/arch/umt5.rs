@@ -3,10 +3,8 @@
 
 use anyhow::Result;
 use gguf::Metadata;
-use std::path::Path;
 
-use super::{Model, Role, Wanted, matched};
-use crate::recipe::Quant;
+use super::{Model, Naming, Part, Role, Wanted, matched};
 use crate::source::{Config, Folder};
 use crate::tokenizer::Tokenizer;
 
@@ -19,7 +17,7 @@ const LARGEST_VOCABULARY: u64 = 1 << 22;
 /// Wan's text encoder is the encoder of umt5-xxl, whose published files have a name of their own.
 const XXL_DIM: u32 = 4096;
 
-pub(super) fn model(folder: &Folder, name: &str, quant: Quant) -> Result<Model> {
+pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
     folder.expect_class("text_encoder", &["UMT5EncoderModel"])?;
     folder.expect_class("tokenizer", &["T5Tokenizer", "T5TokenizerFast"])?;
     let config = folder.config("text_encoder")?;
@@ -28,10 +26,11 @@ pub(super) fn model(folder: &Folder, name: &str, quant: Quant) -> Result<Model> 
     let sizes = Sizes::new(&config)?;
     let mut weights = folder.weights("text_encoder", "model")?;
     weights.unify("encoder.embed_tokens.weight", "shared.weight")?;
-    let tensors = matched(&weights, sizes.tensors())?;
+    let tensors = matched(&weights, Naming::Diffusers, sizes.tensors())?;
 
     let mut metadata = Metadata::new();
-    sizes.describe(&config, &mut metadata)?;
+    let epsilon = config.number("layer_norm_epsilon")?;
+    sizes.describe(epsilon, config.size("relative_attention_max_distance")?, &mut metadata);
     let [end, padding] = ["eos_token_id", "pad_token_id"].map(|key| {
         let id = config.get(key).as_u64().and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| config.wrong(key, "a token's number"))
@@ -40,23 +39,37 @@ pub(super) fn model(folder: &Folder, name: &str, quant: Quant) -> Result<Model> 
     tokenizer.describe(sizes.vocab, end?, padding?, &mut metadata)?;
 
     // Readers take an encoder for UMT5's only if its name says so.
-    let name =
-        if sizes.dim == XXL_DIM { "umt5-xxl-encoder".into() } else { format!("{name}-umt5") };
-    let file = Path::new("TextEncoder").join(format!("{name}-{quant}.gguf"));
-    let source_name = folder.name()?;
-    let architecture = "t5encoder";
-    Ok(Model { file, architecture, name, source_name, quant, metadata, weights, tensors })
+    let name = named(name, sizes.dim);
+    Ok(Model {
+        part: Part::TextEncoder,
+        folder: "TextEncoder",
+        architecture: "t5encoder",
+        name,
+        source_name: folder.name()?,
+        metadata,
+        weights,
+        tensors,
+    })
+}
+
+/// Wan's encoder is called as its published files are, others after their checkpoint.
+pub(super) fn named(name: &str, dim: u32) -> String {
+    match dim {
+        XXL_DIM => "umt5-xxl-encoder".into(),
+        _ if name.ends_with("-umt5") => name.to_owned(),
+        _ => format!("{name}-umt5"),
+    }
 }
 
 /// What decides the shapes.
-struct Sizes {
-    vocab: u32,
-    dim: u32,
-    ffn_dim: u32,
-    heads: u32,
-    head_dim: u32,
-    layers: u32,
-    buckets: u32,
+pub(super) struct Sizes {
+    pub(super) vocab: u32,
+    pub(super) dim: u32,
+    pub(super) ffn_dim: u32,
+    pub(super) heads: u32,
+    pub(super) head_dim: u32,
+    pub(super) layers: u32,
+    pub(super) buckets: u32,
 }
 
 impl Sizes {
@@ -72,9 +85,7 @@ impl Sizes {
         })
     }
 
-    fn describe(&self, config: &Config, metadata: &mut Metadata) -> Result<()> {
-        let epsilon = config.number("layer_norm_epsilon")?;
-        let distance = config.size("relative_attention_max_distance")?;
+    pub(super) fn describe(&self, epsilon: f32, distance: u32, metadata: &mut Metadata) {
         let mut set = |key: &str, value: u32| {
             metadata.set(format!("t5encoder.{key}"), value);
         };
@@ -91,11 +102,10 @@ impl Sizes {
         metadata
             .set("t5encoder.attention.layer_norm_epsilon", epsilon)
             .set("t5encoder.attention.layer_norm_rms_epsilon", epsilon);
-        Ok(())
     }
 
     /// Every tensor, in the order of the forward pass.
-    fn tensors(&self) -> Vec<Wanted> {
+    pub(super) fn tensors(&self) -> Vec<Wanted> {
         let [vocab, d, f] = [self.vocab, self.dim, self.ffn_dim].map(u64::from);
         let [heads, buckets] = [self.heads, self.buckets].map(u64::from);
         let inner = heads * u64::from(self.head_dim);

@@ -4,14 +4,23 @@
 use anyhow::{Result, ensure};
 use gguf::Metadata;
 use serde_json::{Value, json};
-use std::path::Path;
 
-use super::{Model, Role, Wanted, joined, matched};
-use crate::recipe::Quant;
+use super::{Model, Naming, Part, Role, Wanted, joined, matched};
 use crate::source::{Config, Folder};
 
 /// Levels and residual blocks a level: real models have 4 and 2.
 const MOST_BLOCKS: u64 = 16;
+/// What the VAE of Wan 2.1 and of Wan 2.2's A14B is called.
+pub(super) const PUBLISHED: &str = "Wan2.1_VAE";
+/// Its latents' mean and standard deviation by channel (`wan/modules/vae2_1.py`).
+const LATENTS_MEAN: [f64; 16] = [
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517,
+    -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+];
+const LATENTS_STD: [f64; 16] = [
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579,
+    1.6382, 1.1253, 2.8251, 1.9160,
+];
 /// Channels of the picture.
 const COLORS: u64 = 3;
 
@@ -21,21 +30,26 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
     let config = folder.config("vae")?;
     let sizes = Sizes::new(&config)?;
     let weights = folder.weights("vae", "diffusion_pytorch_model")?;
-    let tensors = matched(&weights, sizes.tensors())?;
+    let tensors = matched(&weights, Naming::Diffusers, sizes.tensors())?;
     let mut metadata = Metadata::new();
     sizes.describe(&config, &mut metadata)?;
 
     let published = (sizes.base, sizes.z) == (96, 16);
-    let name = if published { "Wan2.1_VAE".into() } else { format!("{name}-VAE") };
-    let quant = Quant::F32;
-    let file = Path::new("VAE").join(format!("{name}-{quant}.gguf"));
-    let source_name = folder.name()?;
-    let architecture = "wanvae";
-    Ok(Model { file, architecture, name, source_name, quant, metadata, weights, tensors })
+    let name = if published { PUBLISHED.into() } else { format!("{name}-VAE") };
+    Ok(Model {
+        part: Part::Vae,
+        folder: "VAE",
+        architecture: "wanvae",
+        name,
+        source_name: folder.name()?,
+        metadata,
+        weights,
+        tensors,
+    })
 }
 
 /// What decides the shapes.
-struct Sizes {
+pub(super) struct Sizes {
     base: u32,
     z: u32,
     /// Residual blocks in a level of the encoder; the decoder has one more.
@@ -74,13 +88,36 @@ impl Sizes {
         Ok(Self { base, z: config.size("z_dim")?, blocks, multipliers, temporal })
     }
 
-    fn describe(&self, config: &Config, metadata: &mut Metadata) -> Result<()> {
+    /// The VAE of Wan 2.1, which files without a configuration hold.
+    pub(super) fn published() -> Self {
+        Self {
+            base: 96,
+            z: 16,
+            blocks: 2,
+            multipliers: vec![1, 2, 4, 4],
+            temporal: vec![false, true, true],
+        }
+    }
+
+    /// The metadata of the one that is published.
+    pub(super) fn describe_published(&self, metadata: &mut Metadata) {
+        self.describe_shapes(metadata);
+        metadata
+            .set("wanvae.latents_mean", joined(&LATENTS_MEAN))
+            .set("wanvae.latents_std", joined(&LATENTS_STD));
+    }
+
+    fn describe_shapes(&self, metadata: &mut Metadata) {
         metadata
             .set("wanvae.base_dim", self.base)
             .set("wanvae.z_dim", self.z)
             .set("wanvae.num_res_blocks", self.blocks)
             .set("wanvae.dim_mult", joined(&self.multipliers))
             .set("wanvae.temporal_downsample", joined(&self.temporal));
+    }
+
+    fn describe(&self, config: &Config, metadata: &mut Metadata) -> Result<()> {
+        self.describe_shapes(metadata);
         for key in ["latents_mean", "latents_std"] {
             let wanted = format!("a list of {} numbers, as many as z_dim", self.z);
             let values = config.list(key, &wanted, Value::as_f64)?;
@@ -91,7 +128,7 @@ impl Sizes {
     }
 
     /// Every tensor, in the order of the forward pass.
-    fn tensors(&self) -> Vec<Wanted> {
+    pub(super) fn tensors(&self) -> Vec<Wanted> {
         let (mut list, z) = (List(Vec::new()), u64::from(self.z));
         let level = |i: usize| self.multipliers[i] * u64::from(self.base);
         let last = self.multipliers.len() - 1;

@@ -2,10 +2,14 @@
 //! say, and the bytes of their weights.
 
 mod config;
+mod element;
+mod fp8;
 mod safetensors;
+mod weights;
 
 pub(crate) use config::Config;
-pub(crate) use safetensors::{SourceTensor, WINDOW, Weights};
+pub(crate) use element::SourceType;
+pub(crate) use weights::{SourceTensor, WINDOW, Weights, pickle_in, refusal_of_pickles};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;

@@ -256,14 +256,8 @@ impl Checkpoint {
     }
 
     pub(crate) fn job(&self, quant: &str) -> Job {
-        Job {
-            source: self.path(),
-            output: self.output(),
-            quant: quant.parse::<Quant>().unwrap(),
-            name: "Tiny".into(),
-            threads: 2,
-            force: false,
-        }
+        let quants: Vec<Quant> = quant.split(',').map(|name| name.parse().unwrap()).collect();
+        Job { name: "Tiny".into(), threads: 2, ..Job::new(self.path(), self.output(), &quants) }
     }
 
     /// Every file in the output folder, if that exists.
@@ -312,4 +306,71 @@ impl Progress for Unwatched {
     fn advance(&mut self, _: u64) -> std::ops::ControlFlow<()> {
         std::ops::ControlFlow::Continue(())
     }
+}
+
+/// A tensor as it stands in a safetensors file.
+pub(crate) struct Raw {
+    pub(crate) name: String,
+    pub(crate) dtype: &'static str,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Raw {
+    pub(crate) fn f32(name: &str, shape: &[u64], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Raw { name: name.into(), dtype: "F32", shape: shape.to_vec(), bytes }
+    }
+}
+
+pub(crate) fn write_raw(path: &Path, tensors: &[Raw]) {
+    let (mut header, mut end) = (BTreeMap::new(), 0);
+    for Raw { name, dtype, shape, bytes } in tensors {
+        let start = end;
+        end += bytes.len();
+        let info = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.as_str(), info);
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    tensors.iter().for_each(|tensor| file.write_all(&tensor.bytes).unwrap());
+    file.flush().unwrap();
+}
+
+/// The transformer as a file of F32 in original names with something in front of each.
+pub(crate) fn originals(wan: Wan, prefix: &str) -> Vec<Raw> {
+    let raw = |tensor: &Tensor| {
+        Raw::f32(&format!("{prefix}{}", tensor.name), &tensor.shape, &tensor.values("F32"))
+    };
+    wan.tensors().iter().map(raw).collect()
+}
+
+/// A file of the shapes alone: zeros that take no space.
+pub(crate) fn write_hole(path: &Path, tensors: &[(String, Vec<u64>)]) {
+    let tensor = |(name, shape): &(String, Vec<u64>)| Tensor {
+        source: name.clone(),
+        shape: shape.clone(),
+        name: name.clone(),
+        poke: None,
+    };
+    let tensors: Vec<_> = tensors.iter().map(tensor).collect();
+    write_safetensors(path, &tensors, "F32", true);
+}
+
+/// A folder of its own, and a job that converts a file in it.
+pub(crate) fn job_of_file(file: &str, quant: &str) -> (TempDir, Job) {
+    let folder = tempfile::tempdir().unwrap();
+    let quants: Vec<Quant> = quant.split(',').map(|name| name.parse().unwrap()).collect();
+    let job = Job::new(folder.path().join(file), folder.path().join("out"), &quants);
+    (folder, Job { name: "Tiny".into(), threads: 2, ..job })
+}
+
+/// The values of a GGUF file's tensor.
+pub(crate) fn decoded(file: &gguf::File, name: &str) -> Vec<f32> {
+    let tensor = file.tensor(name).unwrap_or_else(|| panic!("{name}"));
+    let mut values = Vec::new();
+    to_gguf::decode(tensor.dtype, file.data(tensor), &mut values);
+    values
 }

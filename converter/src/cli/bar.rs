@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::Progress;
 
 /// A progress bar on standard error, for each file anew. Nothing is drawn if that is no terminal.
-pub(crate) struct Bar {
+pub(super) struct Bar {
     stop: Arc<AtomicBool>,
     bar: ProgressBar,
 }
 
 impl Bar {
     /// Once `stop` is true, the conversion ends.
-    pub(crate) fn new(stop: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(stop: Arc<AtomicBool>) -> Self {
         Self { stop, bar: ProgressBar::hidden() }
     }
 }

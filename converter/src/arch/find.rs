@@ -1,0 +1,105 @@
+//! What a source is: a diffusers checkpoint, a folder of the original release, or a single file.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Model, Part, loose, models};
+use crate::Job;
+use crate::source::{Folder, Weights, pickle_in, refusal_of_pickles};
+
+/// The models of a source.
+pub(crate) struct Found {
+    pub(crate) models: Vec<Model>,
+    /// What was left aside, and why.
+    pub(crate) notes: Vec<String>,
+    /// The licence, if the source says.
+    pub(crate) license: Option<String>,
+}
+
+/// The experts' folders in the original release of Wan 2.2 A14B.
+const EXPERTS: [(&str, Part); 2] =
+    [("high_noise_model", Part::HighNoise), ("low_noise_model", Part::LowNoise)];
+
+/// Finds every model of a job's source.
+pub(crate) fn find(job: &Job) -> Result<Found> {
+    let source = &job.source;
+    ensure!(source.exists(), "{}: no such file or folder", source.display());
+    let mut notes = Vec::new();
+    if source.is_file() {
+        let model = loose::model(Weights::open_file(source)?, job.part, job)?;
+        let license = model.metadata.string("general.license").ok().map(str::to_owned);
+        return Ok(Found { models: vec![model], notes, license });
+    }
+    let license = license(source);
+    if source.join("model_index.json").is_file() {
+        let folder = Folder::open(source)?;
+        return Ok(Found { models: models(&folder, &job.name)?, notes, license });
+    }
+    let mut models = Vec::new();
+    for (name, part) in EXPERTS {
+        let folder = source.join(name);
+        if folder.is_dir() {
+            models.push(loose::model(open(&folder)?, Some(part), job)?);
+        }
+    }
+    if models.is_empty() {
+        models.push(loose::model(open(source)?, job.part, job)?);
+    }
+    if let Some(pickle) = pickle_in(source) {
+        notes.push(format!("not converted: {}", refusal_of_pickles(&pickle)));
+    }
+    Ok(Found { models, notes, license })
+}
+
+/// The one model in a folder: what an index lists, or the only file.
+fn open(folder: &Path) -> Result<Weights> {
+    let (mut indices, mut files) = (Vec::new(), Vec::new());
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    for entry in entries {
+        let path = entry.with_context(|| folder.display().to_string())?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".safetensors.index.json") {
+            indices.push(path);
+        } else if name.ends_with(".safetensors") || name.ends_with(".gguf") {
+            files.push(path);
+        }
+    }
+    let listed = |paths: &[PathBuf]| {
+        let names = paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match (&indices[..], &files[..]) {
+        ([index], _) => Weights::open_file(index),
+        ([], [file]) => Weights::open_file(file),
+        ([], []) => match pickle_in(folder) {
+            Some(pickle) => bail!(refusal_of_pickles(&pickle)),
+            None => bail!(
+                "{}: neither a diffusers checkpoint (give the folder that holds model_index.json) \
+                 nor a folder with .safetensors files",
+                folder.display()
+            ),
+        },
+        ([], _) => bail!(
+            "{}: several files without an index; give one of them: {}",
+            folder.display(),
+            listed(&files)
+        ),
+        (_, _) => {
+            bail!("{}: several indices; give one of them: {}", folder.display(), listed(&indices))
+        }
+    }
+}
+
+/// The licence in the front matter of a folder's model card.
+fn license(folder: &Path) -> Option<String> {
+    let card = fs::read_to_string(folder.join("README.md")).ok()?;
+    let mut lines = card.lines();
+    if lines.next()?.trim() != "---" {
+        return None;
+    }
+    let front = lines.take_while(|line| line.trim() != "---");
+    let mut values = front.filter_map(|line| line.strip_prefix("license:"));
+    let value = values.next()?.trim().trim_matches(['"', '\'']);
+    (!value.is_empty()).then(|| value.to_owned())
+}

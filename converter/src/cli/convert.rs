@@ -1,0 +1,237 @@
+//! The options of a conversion.
+
+use anyhow::{Context, Result, ensure};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::Outcome;
+use super::bar::Bar;
+use crate::job::default_name;
+use crate::{Job, Layout, Lora, Part, Quant, Recipe, Rule, Types, publish};
+
+#[derive(Debug, clap::Args)]
+#[group(id = "convert")]
+pub(super) struct Args {
+    /// The checkpoint: a folder in diffusers layout or of the original release, a .safetensors or
+    /// a .gguf file
+    source: PathBuf,
+
+    /// The folder to write to; it is created if need be
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+
+    /// What the block matrices become, with a file for each: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M,
+    /// Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K;
+    /// Q5_K, Q4_K and Q3_K without a mixture
+    #[arg(
+        short,
+        long,
+        value_name = "TYPE",
+        value_delimiter = ',',
+        required_unless_present = "target_size"
+    )]
+    quant: Vec<Quant>,
+
+    /// The same for the high-noise expert alone
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    quant_high: Vec<Quant>,
+
+    /// The same for the low-noise expert alone
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    quant_low: Vec<Quant>,
+
+    /// How types follow from --quant
+    #[arg(long, value_enum, default_value_t)]
+    recipe: RecipeName,
+
+    /// The type of matrices whose names in the GGUF file match; the first match counts
+    #[arg(long, value_name = "REGEX=TYPE")]
+    tensor_type: Vec<Rule>,
+
+    /// Choose types by measured error so that each transformer takes no more than this, such as
+    /// 9.5GB; --quant is for the text encoder then (Q8_0 unless given)
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["quant_high", "quant_low", "recipe"])]
+    target_size: Option<u64>,
+
+    /// How kernels of 3-D convolutions are stored: 5d, or fold4d for readers that stop at four
+    /// dimensions
+    #[arg(long, default_value_t)]
+    layout: Layout,
+
+    /// A LoRA to merge before quantizing, with its strength
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    lora: Vec<Lora>,
+
+    /// The same for the high-noise expert alone
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    lora_high: Vec<Lora>,
+
+    /// The same for the low-noise expert alone
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    lora_low: Vec<Lora>,
+
+    /// An importance matrix, of llama.cpp or stable-diffusion.cpp
+    #[arg(long, value_name = "FILE")]
+    imatrix: Vec<PathBuf>,
+
+    /// The same for the high-noise expert alone
+    #[arg(long, value_name = "FILE")]
+    imatrix_high: Option<PathBuf>,
+
+    /// The same for the low-noise expert alone
+    #[arg(long, value_name = "FILE")]
+    imatrix_low: Option<PathBuf>,
+
+    /// What the transformer in a file does [default: what the file or its name says]
+    #[arg(long, value_enum)]
+    expert: Option<Expert>,
+
+    /// tokenizer.json, or its folder, for a text encoder in a file
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
+
+    /// How the files' names begin [default: the source's name less "-Diffusers" and its type]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// The licence for metadata and model card [default: that of the source's README.md]
+    #[arg(long)]
+    license: Option<String>,
+
+    /// Also write what a published model has: model card, SHA256SUMS, the VAE for ComfyUI
+    #[arg(long)]
+    publish: bool,
+
+    /// Only say what would be written
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Write the error of every tensor to this file, the largest first
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    errors: Option<PathBuf>,
+
+    /// How many threads quantize [default: one for each processor]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+
+    /// Keep files that an interrupted conversion finished, and write the others
+    #[arg(long = "continue", conflicts_with = "force")]
+    resume: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum RecipeName {
+    /// As in the files in circulation (city96; llama.cpp for the text encoder)
+    #[default]
+    Published,
+    /// One type for all block matrices
+    Uniform,
+    /// As published, with the first two and last three blocks two grades higher
+    Boundary,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Expert {
+    High,
+    Low,
+    Single,
+}
+
+/// Bytes, as "9.5GB" or "800MB"; "GiB" and "MiB" are the binary ones.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("GB", 1_000_000_000), ("MB", 1_000_000)];
+    let parsed = units.iter().find_map(|&(unit, bytes)| {
+        let number: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        (number > 0.0 && number.is_finite()).then_some((number * bytes as f64) as u64)
+    });
+    parsed.ok_or_else(|| format!("{text:?} is no size such as 9.5GB or 800MiB"))
+}
+
+impl TryFrom<Args> for Job {
+    type Error = anyhow::Error;
+
+    fn try_from(args: Args) -> Result<Job> {
+        let source = args.source.display();
+        let name = match &args.name {
+            Some(name) => name.clone(),
+            None => {
+                ensure!(args.source.exists(), "{source}: no such file or folder");
+                default_name(&args.source).with_context(|| {
+                    format!("{source}: files can't be named after this; give --name")
+                })?
+            }
+        };
+        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+        ensure!(plain, "--name {name:?} can't begin a file's name");
+        let threads = match args.threads {
+            Some(threads) => threads.into(),
+            None => thread::available_parallelism().context("cannot count the processors")?.get(),
+        };
+        let own = |quants: Vec<Quant>| (!quants.is_empty()).then_some(quants);
+        let recipe = match args.recipe {
+            RecipeName::Published => Recipe::Published,
+            RecipeName::Uniform => Recipe::Uniform,
+            RecipeName::Boundary => Recipe::Boundary,
+        };
+        if let Some(mixture) = args.quant.iter().find(|quant| quant.is_mixture()) {
+            ensure!(
+                recipe != Recipe::Uniform,
+                "--recipe uniform: {mixture} names a mixture; its type alone is {}",
+                mixture.dtype()
+            );
+        }
+        let quants = match (&args.quant[..], args.target_size) {
+            ([], Some(_)) => vec!["Q8_0".parse().expect("a known name")],
+            (quants, _) => quants.to_vec(),
+        };
+        Ok(Job {
+            quants,
+            quants_high: own(args.quant_high),
+            quants_low: own(args.quant_low),
+            name,
+            threads,
+            force: args.force,
+            resume: args.resume,
+            types: Types { recipe, rules: args.tensor_type },
+            target_size: args.target_size,
+            layout: args.layout,
+            loras: args.lora,
+            loras_high: args.lora_high,
+            loras_low: args.lora_low,
+            imatrix: args.imatrix,
+            imatrix_high: args.imatrix_high,
+            imatrix_low: args.imatrix_low,
+            part: args.expert.map(|expert| match expert {
+                Expert::High => Part::HighNoise,
+                Expert::Low => Part::LowNoise,
+                Expert::Single => Part::Single,
+            }),
+            tokenizer: args.tokenizer,
+            license: args.license,
+            publish: args.publish,
+            dry_run: args.dry_run,
+            ..Job::new(args.source, args.output, &[])
+        })
+    }
+}
+
+/// Converts with a progress bar, and stops where Ctrl-C (or a termination signal) says so.
+pub(super) fn run(args: Args) -> Result<Outcome> {
+    let errors = args.errors.clone();
+    let job = Job::try_from(args)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))
+        .context("cannot listen for Ctrl-C")?;
+    let report = crate::convert(&job, &mut Bar::new(stop))?;
+    if let Some(path) = errors {
+        publish::whole(&path, &report.errors())?;
+    }
+    Ok(Outcome::fine(report))
+}

@@ -1,0 +1,218 @@
+//! What a published model has beside its files: a model card, and hashes.
+
+use anyhow::{Context, Result};
+use gguf::File;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::arch::Part;
+use crate::report::{FileReport, Report, percent};
+use crate::{Job, digest};
+
+/// The model card's name.
+pub(crate) const CARD: &str = "README.md";
+/// The name of the list of hashes, in the format of `sha256sum`.
+pub(crate) const HASHES: &str = "SHA256SUMS";
+
+/// Writes the model card and the hashes of all files to the output folder.
+pub(crate) fn publish(job: &Job, report: &Report) -> Result<()> {
+    let mut paths: Vec<&Path> = report.files.iter().map(|file| file.path.as_path()).collect();
+    paths.extend(report.continued.iter().map(PathBuf::as_path));
+    paths.sort();
+    let mut hashes = String::new();
+    for path in paths {
+        writeln!(hashes, "{}  {}", digest::sha256(path)?, relative(job, path))?;
+    }
+    whole(&job.output.join(HASHES), &hashes)?;
+    whole(&job.output.join(CARD), &card(job, report)?)
+}
+
+/// Writes a file that appears under its name only when it is whole.
+pub(crate) fn whole(path: &Path, text: &str) -> Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let part = folder
+        .join(format!("{}.part", path.file_name().unwrap_or(path.as_os_str()).to_string_lossy()));
+    let written = fs::File::create(&part).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    });
+    if written.is_err() {
+        // There is nobody to tell: what led here is the error that counts.
+        let _ = fs::remove_file(&part);
+    }
+    written.with_context(context)
+}
+
+fn relative(job: &Job, path: &Path) -> String {
+    path.strip_prefix(&job.output).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// Where consumers find the configuration of a model, by `wan.variant` and the width.
+fn repository(variant: &str, dim: u32) -> Option<&'static str> {
+    Some(match (variant, dim) {
+        ("wan2.2-t2v-a14b", _) => "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        ("wan2.2-i2v-a14b", _) => "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        ("wan2.2-ti2v-5b", _) => "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        ("wan2.1-t2v", 1536) => "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        ("wan2.1-t2v", 5120) => "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        ("wan2.1-vace", 1536) => "Wan-AI/Wan2.1-VACE-1.3B-diffusers",
+        ("wan2.1-vace", 5120) => "Wan-AI/Wan2.1-VACE-14B-diffusers",
+        ("wan2.1-i2v", 5120) => "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        _ => return None,
+    })
+}
+
+/// A file of each part, to show what commands look like: the middle of what there is.
+fn example(report: &Report, part: Part) -> Option<&FileReport> {
+    let mut files: Vec<_> = report.files.iter().filter(|file| file.part == part).collect();
+    files.sort_by_key(|file| file.file_bytes);
+    files.get(files.len() / 2).copied()
+}
+
+fn card(job: &Job, report: &Report) -> Result<String> {
+    let transformers = report.files.iter().find(|file| file.part.is_transformer());
+    let metadata = match transformers {
+        Some(file) => File::open(&file.path)?.metadata().clone(),
+        None => gguf::Metadata::new(),
+    };
+    let variant = metadata.string("wan.variant").unwrap_or("");
+    let dim = metadata.u32("wan.embedding_length").unwrap_or(0);
+    let repository = repository(variant, dim);
+    let source = metadata.string("general.source.name").unwrap_or(&job.name);
+
+    let mut card = String::from("---\n");
+    if let Some(license) = &job.license {
+        writeln!(card, "license: {}", yaml(license))?;
+    }
+    if let Some(repository) = repository {
+        writeln!(card, "base_model: {repository}\nbase_model_relation: quantized")?;
+    }
+    let task = if variant.contains("i2v") { "image-to-video" } else { "text-to-video" };
+    writeln!(card, "pipeline_tag: {task}\nlibrary_name: gguf\ntags:\n- gguf\n- wan\n---\n")?;
+    writeln!(card, "# {} GGUF\n", job.name)?;
+    let version = env!("CARGO_PKG_VERSION");
+    writeln!(card, "Quantized from {source} with to-gguf {version}.\n")?;
+    if report.files.iter().any(|file| file.requantized) {
+        writeln!(
+            card,
+            "The source was quantized before; its losses are in these files, too, and the errors \
+             below are measured from it.\n"
+        )?;
+    }
+    files(&mut card, job, report)?;
+    merged(&mut card, &metadata)?;
+    use_it(&mut card, job, report, repository)?;
+    Ok(card)
+}
+
+/// A text as a YAML value.
+fn yaml(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if text.chars().all(plain) { text.to_owned() } else { format!("{text:?}") }
+}
+
+fn files(card: &mut String, job: &Job, report: &Report) -> Result<()> {
+    writeln!(card, "| file | size | bits per weight | error | largest error of a tensor |")?;
+    writeln!(card, "| --- | ---: | ---: | ---: | --- |")?;
+    for file in &report.files {
+        let worst = file
+            .tensors
+            .iter()
+            .max_by(|a, b| a.error.relative_rmse.total_cmp(&b.error.relative_rmse));
+        let worst = match worst {
+            Some(tensor) if tensor.error.relative_rmse > 0.0 => {
+                format!("{} (`{}`)", percent(tensor.error.relative_rmse), tensor.name)
+            }
+            _ => "-".into(),
+        };
+        let (size, bits) = (file.file_bytes as f64 / 1e9, file.bits_per_weight());
+        let (path, error) = (relative(job, &file.path), percent(file.relative_rmse));
+        writeln!(card, "| `{path}` | {size:.2} GB | {bits:.2} | {error} | {worst} |")?;
+    }
+    for path in &report.continued {
+        let size = fs::metadata(path).map_or(0, |file| file.len()) as f64 / 1e9;
+        writeln!(card, "| `{}` | {size:.2} GB | | | |", relative(job, path))?;
+    }
+    writeln!(
+        card,
+        "\nThe error is the root of the mean squared error of the weights, relative to that of the \
+         weights. `sha256sum -c {HASHES}` checks a download.\n"
+    )?;
+    Ok(())
+}
+
+fn merged(card: &mut String, metadata: &gguf::Metadata) -> Result<()> {
+    for n in 0.. {
+        let key = |part: &str| format!("wan.lora.{n}.{part}");
+        let Ok(name) = metadata.string(&key("name")) else { break };
+        let strength = metadata.f32(&key("strength")).unwrap_or(1.0);
+        writeln!(card, "Merged before quantizing: `{name}` with a strength of {strength}.\n")?;
+    }
+    if let Ok(file) = metadata.string("quantize.imatrix.file") {
+        writeln!(card, "Errors were weighted by the importance matrix `{file}`.\n")?;
+    }
+    Ok(())
+}
+
+fn use_it(card: &mut String, job: &Job, report: &Report, repository: Option<&str>) -> Result<()> {
+    let path = |part| example(report, part).map(|file| relative(job, &file.path));
+    let high = path(Part::HighNoise);
+    let Some(main) = path(Part::Single).or_else(|| path(Part::LowNoise)).or_else(|| high.clone())
+    else {
+        return Ok(());
+    };
+    let encoder = path(Part::TextEncoder).unwrap_or_else(|| "umt5-xxl-encoder-Q8_0.gguf".into());
+    let vae = report.files.iter().map(|file| relative(job, &file.path));
+    let vae = vae.clone().find(|path| path.ends_with(".safetensors"));
+    let vae = vae.unwrap_or_else(|| "Wan2.1_VAE.safetensors".into());
+
+    let prompt = "a red fox runs over fresh snow";
+    writeln!(card, "## Use\n\ngguf-video:\n\n```sh")?;
+    writeln!(card, "gguf-video run --model . --prompt {prompt:?} -o video.mp4\n```\n")?;
+    writeln!(
+        card,
+        "(One quantization of each part in the folder, or name files with `--transformer` and so on.)\n"
+    )?;
+
+    writeln!(card, "ComfyUI with ComfyUI-GGUF:\n")?;
+    writeln!(card, "| file | folder below `ComfyUI/models` | node |\n| --- | --- | --- |")?;
+    for path in high.iter().chain([&main]) {
+        writeln!(card, "| `{path}` | `unet` | Unet Loader (GGUF) |")?;
+    }
+    writeln!(card, "| `{encoder}` | `text_encoders` | CLIPLoader (GGUF), type `wan` |")?;
+    writeln!(card, "| `{vae}` | `vae` | Load VAE |\n")?;
+
+    writeln!(card, "stable-diffusion.cpp:\n\n```sh\nsd -M vid_gen --diffusion-model {main} \\")?;
+    if let Some(high) = &high {
+        writeln!(card, "  --high-noise-diffusion-model {high} \\")?;
+    }
+    writeln!(card, "  --t5xxl {encoder} --vae {vae} -p {prompt:?} -o video.avi\n```\n")?;
+
+    let config = repository.unwrap_or("the repository of the model in diffusers layout");
+    writeln!(card, "diffusers:\n\n```python\nimport torch")?;
+    writeln!(card, "from diffusers import GGUFQuantizationConfig, WanTransformer3DModel\n")?;
+    let experts = match &high {
+        Some(high) => vec![("transformer", high), ("transformer_2", &main)],
+        None => vec![("transformer", &main)],
+    };
+    for (subfolder, path) in experts {
+        writeln!(card, "{subfolder} = WanTransformer3DModel.from_single_file(\n    {path:?},")?;
+        writeln!(
+            card,
+            "    quantization_config=GGUFQuantizationConfig(compute_dtype=torch.bfloat16),"
+        )?;
+        writeln!(
+            card,
+            "    config={config:?}, subfolder={subfolder:?}, torch_dtype=torch.bfloat16,\n)"
+        )?;
+    }
+    writeln!(card, "```")?;
+    Ok(())
+}

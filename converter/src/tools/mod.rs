@@ -1,0 +1,13 @@
+//! Work on files that exist.
+
+mod check;
+mod diff;
+mod inspect;
+mod rewrap;
+mod verify;
+
+pub use check::{Consumer, Verdict, check};
+pub use diff::{Difference, Kept, diff};
+pub use inspect::{Inspection, inspect};
+pub use rewrap::{Rewrap, rewrap};
+pub use verify::{Problem, verify};

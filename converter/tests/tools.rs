@@ -1,0 +1,435 @@
+//! The tools, on files that conversions made.
+
+mod support;
+
+use gguf::{DType, File, Metadata, TensorSpec, Writer};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Checkpoint, Unwatched, Wan, job_of_file, originals, write_raw};
+use to_gguf::tools::{Consumer, Kept, Rewrap, check, diff, inspect, rewrap, verify};
+use to_gguf::{Job, Layout, convert};
+
+struct Made {
+    folder: tempfile::TempDir,
+    file: PathBuf,
+}
+
+fn made(quant: &str, layout: Layout) -> Made {
+    let (folder, job) = job_of_file("tiny.safetensors", quant);
+    write_raw(&job.source, &originals(Wan::TINY, ""));
+    convert(&Job { layout, ..job.clone() }, &mut Unwatched).unwrap();
+    Made { file: job.output.join(format!("Tiny-{quant}.gguf")), folder }
+}
+
+/// Writes a file again with other tensors or keys.
+fn changed(
+    from: &Path,
+    to: &Path,
+    change: impl FnOnce(&mut Vec<(TensorSpec, Vec<u8>)>, &mut Metadata),
+) {
+    let file = File::open(from).unwrap();
+    let tensor = |t: &gguf::Tensor| {
+        let spec = TensorSpec { name: t.name.clone(), shape: t.shape.clone(), dtype: t.dtype };
+        (spec, file.data(t).to_vec())
+    };
+    let (mut tensors, mut metadata) =
+        (file.tensors().iter().map(tensor).collect(), file.metadata().clone());
+    change(&mut tensors, &mut metadata);
+    let specs = tensors.iter().map(|(spec, _)| spec.clone()).collect();
+    let mut writer = Writer::create(to, &metadata, specs).unwrap();
+    for (_, bytes) in &tensors {
+        writer.write(bytes).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn without(metadata: &Metadata, key: &str) -> Metadata {
+    let mut other = Metadata::new();
+    for (name, value) in metadata.iter().filter(|(name, _)| *name != key) {
+        other.set(name, value.clone());
+    }
+    other
+}
+
+#[test]
+fn inspect_counts_what_is_there() {
+    let made = made("Q4_K_M", Layout::FiveD);
+    let found = inspect(&made.file).unwrap();
+    assert_eq!(found.tensors.len(), 69);
+    assert_eq!(found.types["Q4_K"].tensors, 14);
+    assert_eq!(found.types["Q6_K"].tensors, 6);
+    assert_eq!(found.bytes, fs::metadata(&made.file).unwrap().len());
+    let weight =
+        found.tensors.iter().find(|tensor| tensor.name == "blocks.0.ffn.0.weight").unwrap();
+    assert_eq!((&weight.shape[..], &*weight.dtype), (&[512, 256][..], "Q4_K"));
+    let text = found.to_string();
+    assert!(text.contains("wan.recipe = \"Q4_K_M\""), "{text}");
+
+    let output = Command::new(env!("CARGO_BIN_EXE_to-gguf"))
+        .arg("inspect")
+        .arg(&made.file)
+        .arg("--json")
+        .output();
+    let json: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+    assert_eq!(json["types"]["Q6_K"]["tensors"], 6);
+    assert_eq!(json["tensors"][0]["type"], "F32");
+}
+
+#[test]
+fn diff_measures_types_and_errors() {
+    let exact = made("F32", Layout::FiveD);
+    let quantized = made("Q4_K_M", Layout::Fold4d);
+    let found = diff(&exact.file, &quantized.file).unwrap();
+    assert!(found.only_a.is_empty() && found.only_b.is_empty() && found.shapes.is_empty());
+    assert!(!found.is_none());
+    let errors: Vec<f64> =
+        found.tensors.iter().map(|tensor| tensor.error.unwrap().relative_rmse).collect();
+    assert!(errors.is_sorted_by(|a, b| a >= b), "worst first");
+    assert!(errors[0] > 0.02 && errors[0] < 0.2, "{}", errors[0]);
+    let of = |name: &str| found.tensors.iter().find(|tensor| tensor.name == name).unwrap();
+    assert_eq!(
+        (of("blocks.0.ffn.2.weight").a, of("blocks.0.ffn.2.weight").b),
+        (DType::F32, DType::Q6_K)
+    );
+    assert_eq!(of("head.modulation").error.unwrap().relative_rmse, 0.0);
+    assert_eq!(of("head.head.weight").kept, Some(Kept::MoreExact), "F32 and F16");
+    assert!(
+        found.to_string().contains("6 tensors that neither file quantizes are kept more exactly")
+    );
+
+    // The report of the conversion says the same.
+    let (_folder, job) = job_of_file("tiny.safetensors", "Q4_K_M");
+    write_raw(&job.source, &originals(Wan::TINY, ""));
+    let report = convert(&job, &mut Unwatched).unwrap();
+    for tensor in &report.files[0].tensors {
+        let error = of(&tensor.name).error.unwrap();
+        assert!(
+            (tensor.error.relative_rmse - error.relative_rmse).abs()
+                < 1e-6 * error.relative_rmse.max(1e-9),
+            "{}",
+            tensor.name
+        );
+    }
+    assert!(report.errors().lines().count() == 70);
+    assert!(diff(&exact.file, &exact.file).unwrap().is_none());
+}
+
+fn verdict(file: &Path, consumer: Consumer) -> Vec<String> {
+    check(file, &[consumer]).unwrap().remove(0).problems
+}
+
+#[test]
+fn consumers_take_what_we_write() {
+    let plain = made("Q4_K_M", Layout::FiveD);
+    for consumer in Consumer::ALL {
+        assert_eq!(verdict(&plain.file, consumer), [] as [&str; 0], "{consumer}");
+    }
+    let folded = made("Q4_K_M", Layout::Fold4d);
+    assert!(verdict(&folded.file, Consumer::ComfyUi).is_empty());
+    assert!(verdict(&folded.file, Consumer::SdCpp).is_empty());
+    assert!(verdict(&folded.file, Consumer::Diffusers)[0].contains("not of five dimensions"));
+    assert!(verdict(&folded.file, Consumer::Ours)[0].contains("not of five dimensions"));
+}
+
+#[test]
+fn consumers_have_reasons_to_refuse() {
+    use Consumer::{ComfyUi, Diffusers, Ours, SdCpp};
+    type Change = fn(&mut Vec<(TensorSpec, Vec<u8>)>, &mut Metadata);
+    fn tensor<'a>(
+        tensors: &'a mut [(TensorSpec, Vec<u8>)],
+        name: &str,
+    ) -> &'a mut (TensorSpec, Vec<u8>) {
+        tensors.iter_mut().find(|(spec, _)| spec.name == name).unwrap()
+    }
+    fn halve((spec, bytes): &mut (TensorSpec, Vec<u8>)) {
+        spec.dtype = DType::BF16;
+        *bytes = bytes.chunks(4).flat_map(|value| [value[2], value[3]]).collect();
+    }
+    let cases: &[(&str, Change, &[(Consumer, &str)])] = &[
+        (
+            "an unknown architecture",
+            |_, m| {
+                m.set("general.architecture", "wan3");
+            },
+            &[(ComfyUi, "Unexpected architecture type"), (Ours, "\"wan3\", not \"wan\"")],
+        ),
+        (
+            "a BF16 convolution",
+            |t, _| halve(tensor(t, "patch_embedding.weight")),
+            &[(ComfyUi, "patch_embedding.weight"), (Diffusers, "is BF16, not F32 or F16")],
+        ),
+        (
+            "a BF16 modulation",
+            |t, _| halve(tensor(t, "blocks.0.modulation")),
+            &[(ComfyUi, "only F32 and F16 work")],
+        ),
+        (
+            "a BF16 norm",
+            |t, _| halve(tensor(t, "blocks.0.norm3.weight")),
+            &[(Diffusers, "blocks.0.norm3.weight")],
+        ),
+        (
+            "a lost dimension",
+            |t, _| tensor(t, "blocks.1.modulation").0.shape = vec![6, 256],
+            &[(ComfyUi, "its leading dimension of 1 is lost")],
+        ),
+        (
+            "a fold without a note",
+            |t, _| tensor(t, "patch_embedding.weight").0.shape = vec![4096, 1, 2, 2],
+            &[
+                (ComfyUi, "taken for another"),
+                (Diffusers, "not of five dimensions"),
+                (Ours, "not of five"),
+            ],
+        ),
+        (
+            "no head",
+            |t, _| t.retain(|(spec, _)| spec.name != "head.head.weight"),
+            &[(ComfyUi, "head.head.weight"), (SdCpp, "head.head.weight")],
+        ),
+        ("no expert", |_, m| *m = without(m, "wan.expert"), &[(Ours, "wan.expert")]),
+        (
+            "no architecture",
+            |_, m| *m = without(m, "general.architecture"),
+            &[(Ours, "general.architecture")],
+        ),
+    ];
+    let made = made("Q8_0", Layout::FiveD);
+    for (what, change, reasons) in cases {
+        let path = made.folder.path().join("changed.gguf");
+        changed(&made.file, &path, change);
+        for consumer in Consumer::ALL {
+            let problems = verdict(&path, consumer);
+            match reasons.iter().find(|(who, _)| *who == consumer) {
+                Some((_, part)) => {
+                    assert!(
+                        problems.iter().any(|problem| problem.contains(part)),
+                        "{what}: {consumer}: {problems:?}"
+                    );
+                }
+                None => assert!(problems.is_empty(), "{what}: {consumer}: {problems:?}"),
+            }
+        }
+    }
+    let checkpoint = Checkpoint::tiny();
+    checkpoint.single();
+    convert(&checkpoint.job("Q8_0"), &mut Unwatched).unwrap();
+    let vae = checkpoint.output().join("VAE/Tiny-VAE-F32.gguf");
+    assert!(verdict(&vae, ComfyUi)[0].contains("no node loads a VAE from GGUF"));
+    assert!(verdict(&vae, SdCpp).is_empty() && verdict(&vae, Ours).is_empty());
+    let encoder = checkpoint.output().join("TextEncoder/Tiny-umt5-Q8_0.gguf");
+    assert!(verdict(&encoder, ComfyUi)[0].contains("[256384, 4096]"));
+    assert!(verdict(&encoder, Diffusers).is_empty() && verdict(&encoder, Ours).is_empty());
+}
+
+fn plain(source: &Path, output: PathBuf) -> Rewrap {
+    Rewrap {
+        source: source.to_owned(),
+        output,
+        layout: None,
+        prefix: None,
+        strip: None,
+        set: vec![],
+        unset: vec![],
+        force: false,
+    }
+}
+
+#[test]
+fn layouts_change_back_and_forth_without_loss() {
+    let five = made("Q5_K_M", Layout::FiveD);
+    let folded = made("Q5_K_M", Layout::Fold4d);
+    let out = |name: &str| five.folder.path().join(name);
+    let there = Rewrap { layout: Some(Layout::Fold4d), ..plain(&five.file, out("folded.gguf")) };
+    rewrap(&there).unwrap();
+    assert!(fs::read(out("folded.gguf")).unwrap() == fs::read(&folded.file).unwrap());
+    let back =
+        Rewrap { layout: Some(Layout::FiveD), ..plain(&out("folded.gguf"), out("back.gguf")) };
+    rewrap(&back).unwrap();
+    assert!(fs::read(out("back.gguf")).unwrap() == fs::read(&five.file).unwrap());
+    let error = rewrap(&back).unwrap_err().to_string();
+    assert!(error.ends_with("back.gguf exists; --force replaces it"), "{error}");
+
+    // As stable-diffusion.cpp writes: folded, prefixed, no metadata.
+    changed(&five.file, &out("sd.gguf"), |tensors, metadata| {
+        *metadata = Metadata::new();
+        for (spec, _) in tensors {
+            if spec.shape.len() == 5 {
+                spec.shape = vec![256 * 16, 1, 2, 2];
+            }
+            spec.name = format!("model.diffusion_model.{}", spec.name);
+        }
+    });
+    let options = Rewrap {
+        layout: Some(Layout::FiveD),
+        strip: Some("model.diffusion_model.".into()),
+        set: vec![("general.architecture".into(), "wan".into())],
+        ..plain(&out("sd.gguf"), out("comfy.gguf"))
+    };
+    rewrap(&options).unwrap();
+    assert!(verdict(&out("comfy.gguf"), Consumer::ComfyUi).is_empty());
+    assert!(verdict(&out("comfy.gguf"), Consumer::Diffusers).is_empty());
+}
+
+#[test]
+fn keys_are_set_in_their_types() {
+    let made = made("Q8_0", Layout::FiveD);
+    let out = made.folder.path().join("out.gguf");
+    let set = [
+        ("wan.steps", "25"),
+        ("wan.flow_shift", "5"),
+        ("general.name", "7"),
+        ("new.flag", "true"),
+        ("new.text", "a b"),
+    ];
+    let options = Rewrap {
+        set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        unset: vec!["general.source.name".into()],
+        ..plain(&made.file, out.clone())
+    };
+    rewrap(&options).unwrap();
+    let file = File::open(&out).unwrap();
+    let m = file.metadata();
+    assert_eq!(m.u32("wan.steps"), Ok(25));
+    assert_eq!(m.f32("wan.flow_shift"), Ok(5.0));
+    assert_eq!(m.string("general.name"), Ok("7"));
+    assert_eq!(m.bool("new.flag"), Ok(true));
+    assert_eq!(m.string("new.text"), Ok("a b"));
+    assert!(m.get("general.source.name").is_none());
+    for (set, unset, part) in [
+        (Some(("wan.steps", "many")), None, "--set wan.steps"),
+        (None, Some("no.such"), "no key \"no.such\""),
+    ] {
+        let options = Rewrap {
+            set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            unset: unset.iter().map(|key: &&str| key.to_string()).collect(),
+            ..plain(&made.file, made.folder.path().join("none.gguf"))
+        };
+        let error = format!("{:#}", rewrap(&options).unwrap_err());
+        assert!(error.contains(part), "{error}");
+        assert!(!options.output.exists());
+    }
+}
+
+#[test]
+fn a_published_folder_is_whole_and_verifies() {
+    let checkpoint = Checkpoint::tiny();
+    fs::write(checkpoint.file("README.md"), "---\nlicense: apache-2.0\n---\n").unwrap();
+    let job = Job { publish: true, ..checkpoint.job("Q8_0,Q4_K_M") };
+    convert(&job, &mut Unwatched).unwrap();
+    let names: Vec<String> = {
+        let mut names: Vec<_> = checkpoint
+            .written()
+            .iter()
+            .map(|path| path.strip_prefix(&job.output).unwrap().display().to_string())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names,
+        [
+            "HighNoise/Tiny-HighNoise-Q4_K_M.gguf",
+            "HighNoise/Tiny-HighNoise-Q8_0.gguf",
+            "LowNoise/Tiny-LowNoise-Q4_K_M.gguf",
+            "LowNoise/Tiny-LowNoise-Q8_0.gguf",
+            "README.md",
+            "SHA256SUMS",
+            "TextEncoder/Tiny-umt5-Q4_K_M.gguf",
+            "TextEncoder/Tiny-umt5-Q8_0.gguf",
+            "VAE/Tiny-VAE-F32.gguf",
+            "VAE/Tiny-VAE.safetensors",
+        ]
+    );
+    let card = fs::read_to_string(job.output.join("README.md")).unwrap();
+    for part in [
+        "---\nlicense: apache-2.0\nbase_model: Wan-AI/Wan2.2-T2V-A14B-Diffusers\n",
+        "| `HighNoise/Tiny-HighNoise-Q4_K_M.gguf` | 0.00 GB |",
+        "--high-noise-diffusion-model HighNoise/Tiny-HighNoise-",
+        "config=\"Wan-AI/Wan2.2-T2V-A14B-Diffusers\", subfolder=\"transformer_2\"",
+        "--vae VAE/Tiny-VAE.safetensors",
+        "gguf-video run --model .",
+    ] {
+        assert!(card.contains(part), "{part:?} is not in: {card}");
+    }
+    assert_eq!(verify(&job.output).unwrap(), (8, vec![]));
+    let ours =
+        Command::new("sha256sum").arg("-c").arg("SHA256SUMS").current_dir(&job.output).output();
+    // Not every system has it.
+    if let Ok(output) = ours {
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    // The VAE in original names, in the type of its source.
+    let (tensors, bytes) =
+        (support::vae_tensors(), fs::read(job.output.join("VAE/Tiny-VAE.safetensors")).unwrap());
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), tensors.len());
+    for tensor in tensors {
+        let found = file.tensor(&tensor.name).unwrap();
+        assert_eq!(found.dtype(), safetensors::Dtype::BF16);
+        assert_eq!(found.shape().iter().map(|&n| n as u64).collect::<Vec<_>>(), tensor.shape);
+        let values = found
+            .data()
+            .chunks(2)
+            .map(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16));
+        assert!(values.eq(tensor.values("BF16")), "{}", tensor.name);
+    }
+
+    let damaged = job.output.join("LowNoise/Tiny-LowNoise-Q8_0.gguf");
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    fs::remove_file(job.output.join("VAE/Tiny-VAE.safetensors")).unwrap();
+    fs::write(job.output.join("extra.gguf"), "GGUF").unwrap();
+    let (count, problems) = verify(&job.output).unwrap();
+    assert_eq!(count, 9);
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(text[0].starts_with("LowNoise/Tiny-LowNoise-Q8_0.gguf: its hash is"), "{text:?}");
+    assert!(text[1].starts_with("VAE/Tiny-VAE.safetensors: missing"), "{text:?}");
+    assert!(text[2].starts_with("extra.gguf: SHA256SUMS doesn't list it"), "{text:?}");
+    fs::write(job.output.join("SHA256SUMS"), format!("{}  ../x\n", "0".repeat(64))).unwrap();
+    let error = format!("{:#}", verify(&job.output).unwrap_err());
+    assert!(error.contains("not below the folder"), "{error}");
+}
+
+#[test]
+fn a_conversion_continues_at_the_first_missing_file() {
+    let checkpoint = Checkpoint::tiny();
+    let job = Job { resume: true, ..checkpoint.job("Q8_0") };
+    convert(&job, &mut Unwatched).unwrap();
+    let high = job.output.join("HighNoise/Tiny-HighNoise-Q8_0.gguf");
+    let low = job.output.join("LowNoise/Tiny-LowNoise-Q8_0.gguf");
+    let before = fs::read(&low).unwrap();
+    let time = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    let stamp = time(&high);
+    // One is gone, one is another's, one is cut off.
+    fs::remove_file(&low).unwrap();
+    fs::copy(&high, job.output.join("TextEncoder/Tiny-umt5-Q8_0.gguf")).unwrap();
+    let vae = job.output.join("VAE/Tiny-VAE-F32.gguf");
+    let bytes = fs::read(&vae).unwrap();
+    fs::write(&vae, &bytes[..bytes.len() - 100]).unwrap();
+    let report = convert(&job, &mut Unwatched).unwrap();
+    assert_eq!(report.continued, [high.clone()]);
+    assert_eq!(report.files.len(), 3);
+    assert_eq!(time(&high), stamp);
+    assert!(fs::read(&low).unwrap() == before);
+    assert!(fs::read(&vae).unwrap() == bytes);
+}
+
+#[test]
+fn exit_codes_tell_right_from_wrong() {
+    let made = made("Q8_0", Layout::Fold4d);
+    let run = |args: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_to-gguf")).args(args).output().unwrap().status.code()
+    };
+    let file = made.file.to_str().unwrap();
+    assert_eq!(run(&["check", file, "--for", "comfyui,sdcpp"]), Some(0));
+    assert_eq!(run(&["check", file, "--for", "diffusers"]), Some(1));
+    assert_eq!(run(&["check", file, "--for", "nobody"]), Some(2));
+    assert_eq!(run(&["diff", file, file]), Some(0));
+    assert_eq!(run(&["inspect", "/no/such"]), Some(2));
+    assert_eq!(run(&["rewrap", file, "-o", file]), Some(2));
+    assert_eq!(run(&["verify", made.folder.path().to_str().unwrap()]), Some(2));
+}
