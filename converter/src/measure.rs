@@ -78,7 +78,9 @@ impl Sums {
             largest: self.largest,
             cosine: match same {
                 true => 1.0,
-                false => ratio(self.products, (self.squares * self.other_squares).sqrt()),
+                // Rounding may take it beyond.
+                false => ratio(self.products, (self.squares * self.other_squares).sqrt())
+                    .clamp(-1.0, 1.0),
             },
         }
     }

@@ -18,11 +18,26 @@ use crate::tensor::Tensor;
 /// a message, after [`crate::say_when_cut_short`]).
 pub struct File {
     path: PathBuf,
-    mapping: Mmap,
+    contents: Contents,
     version: u32,
     metadata: Metadata,
     tensors: Vec<Tensor>,
     by_name: HashMap<String, usize>,
+}
+
+/// The bytes of a file.
+enum Contents {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Contents {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Contents::Mapped(mapping) => mapping,
+            Contents::Owned(bytes) => bytes,
+        }
+    }
 }
 
 impl File {
@@ -37,14 +52,26 @@ impl File {
             path: path.to_owned(),
             source,
         })?;
-        let header = Header::parse(&mapping).map_err(|fault| Error::Malformed {
+        File::new(path, Contents::Mapped(mapping))
+    }
+
+    /// Reads a file that is in memory already; `name` stands for its path.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] at the first defect.
+    pub fn from_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<File, Error> {
+        File::new(name.as_ref(), Contents::Owned(bytes))
+    }
+
+    fn new(path: &Path, contents: Contents) -> Result<File, Error> {
+        let header = Header::parse(contents.bytes()).map_err(|fault| Error::Malformed {
             path: path.to_owned(),
             offset: fault.offset,
             subject: fault.subject,
             source: fault.defect,
         })?;
         let Header { version, metadata, tensors, by_name } = header;
-        Ok(File { path: path.to_owned(), mapping, version, metadata, tensors, by_name })
+        Ok(File { path: path.to_owned(), contents, version, metadata, tensors, by_name })
     }
 
     /// The path that the file was opened by.
@@ -77,12 +104,12 @@ impl File {
     /// # Panics
     /// If `tensor` is not of this file and reaches beyond its end.
     pub fn data(&self, tensor: &Tensor) -> &[u8] {
-        &self.mapping[tensor.offset as usize..][..tensor.bytes as usize]
+        &self.mapping()[tensor.offset as usize..][..tensor.bytes as usize]
     }
 
     /// The whole file, header included; [`Tensor::offset`] counts from its start.
     pub fn mapping(&self) -> &[u8] {
-        &self.mapping
+        self.contents.bytes()
     }
 }
 

@@ -3,6 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -36,6 +40,7 @@ pub(super) fn entries(file: &File) -> Result<Vec<Entry>> {
 
 /// As [`entries`], for a header of JSON in a file of so many bytes.
 pub(super) fn entries_of(json: &[u8], file_bytes: u64) -> Result<Vec<Entry>> {
+    let _: UniqueKeys = serde_json::from_slice(json).context("bad safetensors header")?;
     // Deserializing checks that offsets follow each other and spans fit shapes and types.
     let metadata: Metadata = serde_json::from_slice(json).context("bad safetensors header")?;
     let data = 8 + json.len() as u64;
@@ -52,6 +57,36 @@ pub(super) fn entries_of(json: &[u8], file_bytes: u64) -> Result<Vec<Entry>> {
         offset: data + info.data_offsets.0 as u64,
     });
     Ok(entries.collect())
+}
+
+/// A JSON object whose keys are all different; of two alike, maps would keep the last.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = UniqueKeys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueKeys, A::Error> {
+                let mut keys = HashSet::new();
+                while let Some((key, _)) = map.next_entry::<String, IgnoredAny>()? {
+                    if keys.contains(&key) {
+                        return Err(A::Error::custom(format!("{key:?} is there twice")));
+                    }
+                    keys.insert(key);
+                }
+                Ok(UniqueKeys)
+            }
+        }
+
+        deserializer.deserialize_map(Keys)
+    }
 }
 
 fn source_type(dtype: Dtype) -> SourceType {
