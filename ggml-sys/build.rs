@@ -71,6 +71,12 @@ fn build(source: &Path) -> PathBuf {
     if macos() && !minimum_macos.is_empty() {
         flags.push(("CMAKE_OSX_DEPLOYMENT_TARGET", &minimum_macos));
     }
+    if target.starts_with("aarch64") {
+        // Its processors multiply and add in one step, without rounding between, and C compilers
+        // use that where they like: the quantizers' bytes would differ from those of x86-64. The CPU
+        // backend's own steps say in their code what they want.
+        flags.push(("GGML_C_FLAGS", "-ffp-contract=off"));
+    }
     let compilers = [version("CC", "cc"), version("CXX", "c++")];
     if compilers.iter().any(String::is_empty) {
         stop(
@@ -98,7 +104,10 @@ fn build(source: &Path) -> PathBuf {
         cmake.profile("Release").out_dir(&folder).build_target("ggml");
         cmake.define("CMAKE_ARCHIVE_OUTPUT_DIRECTORY", &lib);
         for (name, value) in flags {
-            cmake.define(name, value);
+            match name {
+                "GGML_C_FLAGS" => cmake.cflag(value),
+                _ => cmake.define(name, value),
+            };
         }
         cmake.build();
         fs::write(&done, "").expect("the folder is ours");
