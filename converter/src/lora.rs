@@ -184,6 +184,9 @@ const PREFIXES: [&str; 9] = [
 /// # Errors
 /// Where a key has no tensor to change, or what it holds doesn't fit.
 pub(crate) fn attach(model: &mut Model, loras: &[Lora]) -> Result<()> {
+    // A GGUF file may have had some merged before.
+    let before = |n: &usize| model.metadata.get(&format!("wan.lora.{n}.name")).is_some();
+    let before = (0..).take_while(before).count();
     for (index, lora) in loras.iter().enumerate() {
         let path = &lora.path;
         ensure!(model.part.is_transformer(), "{}: not for this model", path.display());
@@ -193,7 +196,7 @@ pub(crate) fn attach(model: &mut Model, loras: &[Lora]) -> Result<()> {
             model.tensors[tensor].merges.push(merge);
         }
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let key = |part: &str| format!("wan.lora.{index}.{part}");
+        let key = |part: &str| format!("wan.lora.{}.{part}", before + index);
         let hash = digest::sha256(path)?;
         model.metadata.set(key("name"), &*name).set(key("strength"), lora.strength);
         model.metadata.set(key("sha256"), hash);

@@ -175,11 +175,20 @@ fn use_it(card: &mut String, job: &Job, report: &Report, repository: Option<&str
 
     let prompt = "a red fox runs over fresh snow";
     writeln!(card, "## Use\n\ngguf-video:\n\n```sh")?;
-    writeln!(card, "gguf-video run --model . --prompt {prompt:?} -o video.mp4\n```\n")?;
-    writeln!(
-        card,
-        "(One quantization of each part in the folder, or name files with `--transformer` and so on.)\n"
-    )?;
+    write!(card, "gguf-video run --model .")?;
+    for (part, option) in [
+        (Part::Single, "--high-noise"),
+        (Part::HighNoise, "--high-noise"),
+        (Part::LowNoise, "--low-noise"),
+        (Part::TextEncoder, "--text-encoder"),
+    ] {
+        // Of one file it is clear which is meant.
+        let several = report.files.iter().filter(|file| file.part == part).count() > 1;
+        if let (true, Some(path)) = (several, path(part)) {
+            write!(card, " \\\n  {option} {path}")?;
+        }
+    }
+    writeln!(card, " \\\n  --prompt {prompt:?} -o video.mp4\n```\n")?;
 
     writeln!(card, "ComfyUI with ComfyUI-GGUF:\n")?;
     writeln!(card, "| file | folder below `ComfyUI/models` | node |\n| --- | --- | --- |")?;

@@ -177,7 +177,7 @@ impl TensorState {
         }
         self.merges = load(tensor)?;
         self.encoded.resize_with(self.dtypes.len(), Vec::new);
-        let whole_rows = piece_len(tensor.row()) as u64 % tensor.row() == 0;
+        let whole_rows = (piece_len(tensor.row()) as u64).is_multiple_of(tensor.row());
         ensure!(
             whole_rows || batch.importance[index].is_none(),
             "tensor {:?}: rows of {} are too long for importance weights",

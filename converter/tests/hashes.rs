@@ -28,17 +28,13 @@ fn values() -> Vec<f32> {
     let mut values: Vec<f32> = (0..ROW * ROWS)
         .map(|i| {
             let value = uniform() + uniform() + uniform();
-            if i % ROW % 61 == 0 { value * 8.0 } else { value }
+            if (i % ROW).is_multiple_of(61) { value * 8.0 } else { value }
         })
         .collect();
     values[..ROW].fill(0.0);
     values[ROW..2 * ROW].fill(-0.375);
-    for i in 2 * ROW..3 * ROW {
-        values[i] *= 2f32.powi(-24);
-    }
-    for i in 3 * ROW..4 * ROW {
-        values[i] *= 2f32.powi(10);
-    }
+    values[2 * ROW..3 * ROW].iter_mut().for_each(|value| *value *= 2f32.powi(-24));
+    values[3 * ROW..4 * ROW].iter_mut().for_each(|value| *value *= 2f32.powi(10));
     values
 }
 

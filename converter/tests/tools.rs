@@ -146,7 +146,8 @@ fn consumers_have_reasons_to_refuse() {
         spec.dtype = DType::BF16;
         *bytes = bytes.chunks(4).flat_map(|value| [value[2], value[3]]).collect();
     }
-    let cases: &[(&str, Change, &[(Consumer, &str)])] = &[
+    type Reasons = &'static [(Consumer, &'static str)];
+    let cases: &[(&str, Change, Reasons)] = &[
         (
             "an unknown architecture",
             |_, m| {
@@ -349,7 +350,7 @@ fn a_published_folder_is_whole_and_verifies() {
         "--high-noise-diffusion-model HighNoise/Tiny-HighNoise-",
         "config=\"Wan-AI/Wan2.2-T2V-A14B-Diffusers\", subfolder=\"transformer_2\"",
         "--vae VAE/Tiny-VAE.safetensors",
-        "gguf-video run --model .",
+        "gguf-video run --model . \\\n  --high-noise HighNoise/Tiny-HighNoise-",
     ] {
         assert!(card.contains(part), "{part:?} is not in: {card}");
     }
@@ -411,7 +412,7 @@ fn a_conversion_continues_at_the_first_missing_file() {
     let bytes = fs::read(&vae).unwrap();
     fs::write(&vae, &bytes[..bytes.len() - 100]).unwrap();
     let report = convert(&job, &mut Unwatched).unwrap();
-    assert_eq!(report.continued, [high.clone()]);
+    assert_eq!(report.continued, std::slice::from_ref(&high));
     assert_eq!(report.files.len(), 3);
     assert_eq!(time(&high), stamp);
     assert!(fs::read(&low).unwrap() == before);

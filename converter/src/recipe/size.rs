@@ -87,8 +87,8 @@ fn measure(batch: &Batch, index: usize) -> Result<Vec<Choice>> {
     let tensor = &batch.model.tensors[index];
     let row = tensor.row();
     let ladder: &[DType] = match row {
-        _ if row % 256 == 0 => &LADDER,
-        _ if row % 32 == 0 => &SHORT_LADDER,
+        _ if row.is_multiple_of(256) => &LADDER,
+        _ if row.is_multiple_of(32) => &SHORT_LADDER,
         _ => {
             return Ok(vec![Choice {
                 dtype: DType::F16,

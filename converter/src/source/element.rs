@@ -125,7 +125,7 @@ mod tests {
         assert!(values[4].is_sign_negative());
         assert!(decoded(SourceType::F8E4M3, &[0x7f, 0xff]).iter().all(|value| value.is_nan()));
         let values = decoded(SourceType::F8E5M2, &[0x7b, 0x04, 0x01, 0x3c, 0x7c]);
-        assert_eq!(values, [57344.0, 6.103515625e-5, 1.52587890625e-5, 1.0, f32::INFINITY]);
+        assert_eq!(values, [57344.0, 2f32.powi(-14), 2f32.powi(-16), 1.0, f32::INFINITY]);
     }
 
     #[test]
