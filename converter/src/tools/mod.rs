@@ -4,6 +4,7 @@ mod check;
 mod diff;
 mod inspect;
 mod rewrap;
+mod rules;
 mod verify;
 
 pub use check::{Consumer, Verdict, check};
