@@ -25,13 +25,12 @@ static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
         }
     }
     let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint");
+    let quants = &["Q8_0".parse().unwrap()];
     let job = to_gguf::Job {
-        source: Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint"),
-        output: folder.path().to_owned(),
-        quant: "Q8_0".parse().unwrap(),
         name: "demo".into(),
         threads: 2,
-        force: false,
+        ..to_gguf::Job::new(&checkpoint, folder.path(), quants)
     };
     to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
     folder
