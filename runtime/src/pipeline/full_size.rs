@@ -22,6 +22,8 @@ const TOKENS: usize = 64;
 const TIMESTEP: i64 = 500;
 /// An error so many times as large as rounding explains is a fault.
 const FAULT: f64 = 3.0;
+/// Rows beyond which all products on CUDA take operands of F16, however a block is cut.
+const CUDA_ROWS: i64 = 4096;
 /// What sums in F32 differ by when they are added up in another order, and some more.
 const SUMS: f64 = 1e-5;
 /// A result of the device beside the CPU's.
@@ -54,14 +56,17 @@ impl FullSize<'_> {
         Executor::new(Device::cpu(), precision, self.machine.threads)
     }
 
-    /// How operands are rounded on `device`, as far as the CPU can do the same.
-    fn roundings(&self, device: Device) -> &'static [Precision] {
+    /// How operands of `rows` rows are rounded on `device`, as far as the CPU can do the same.
+    fn roundings(&self, device: Device, rows: i64) -> &'static [Precision] {
         match device.family() {
             Family::Cpu if self.machine.precision == Precision::Strict => &[Precision::Halved],
             Family::Cpu => &[Precision::Native],
-            Family::Metal | Family::Cuda => &[Precision::Halved],
+            Family::Metal => &[Precision::Halved],
+            Family::Cuda if rows > CUDA_ROWS => &[Precision::Halved],
             // Kernels that round activations to eight bits may be chosen there.
-            Family::Vulkan | Family::Other => &[Precision::Halved, Precision::Native],
+            Family::Cuda | Family::Vulkan | Family::Other => {
+                &[Precision::Halved, Precision::Native]
+            }
         }
     }
 
@@ -96,7 +101,7 @@ impl FullSize<'_> {
             Ok(here.block_for_tokens(&mut exec, &question, &answer)?)
         };
         let expected = again(Precision::Strict)?;
-        let rounded = self.roundings(device).iter().map(|p| again(*p));
+        let rounded = self.roundings(device, f * h * w / 4).iter().map(|p| again(*p));
         let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
         let mut comparisons = Vec::new();
         for (i, (what, expected)) in expected.iter().enumerate() {
@@ -131,7 +136,7 @@ impl FullSize<'_> {
             Ok([features, here.pieces(&mut exec, &answer.features)?])
         };
         let expected = again(Precision::Strict)?;
-        let rounded = self.roundings(device).iter().map(|p| again(*p));
+        let rounded = self.roundings(device, i64::MAX).iter().map(|p| again(*p));
         let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
         let got = [answer.features.clone(), answer.pieces()];
         let mut comparisons = Vec::new();

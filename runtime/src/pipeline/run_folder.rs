@@ -274,7 +274,11 @@ impl RunFolder {
             .iter()
             .map(|(name, t)| {
                 let shape = t.shape.full().map(|d| d as usize).to_vec();
-                (*name, shape, t.data.iter().flat_map(|v| v.to_le_bytes()).collect())
+                let mut bytes = vec![0; size_of_val(&*t.data)];
+                for (place, value) in bytes.chunks_exact_mut(size_of::<f32>()).zip(&*t.data) {
+                    place.copy_from_slice(&value.to_le_bytes());
+                }
+                (*name, shape, bytes)
             })
             .collect();
         let views = bytes.iter().map(|(name, shape, bytes)| {

@@ -163,25 +163,21 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn correlation(latents: &HostTensor) -> f64 {
     let [.., h, w] = latents.shape.full();
     let (h, w) = (h as usize, w as usize);
-    let (mut products, mut pairs, mut squares, mut count) = (0.0, 0usize, 0.0, 0usize);
+    let product = |mean: f64, a: &[f32], b: &[f32]| {
+        let off = |v: &f32| f64::from(*v) - mean;
+        a.iter().zip(b).map(|(a, b)| off(a) * off(b)).sum::<f64>()
+    };
+    let (mut products, mut squares) = (0.0, 0.0);
     for plane in latents.data.chunks_exact(h * w) {
         let (mean, _) = moments(plane);
-        let at = |i: usize| f64::from(plane[i]) - mean;
-        for i in 0..h * w {
-            squares += at(i) * at(i);
-            if i % w + 1 < w {
-                products += at(i) * at(i + 1);
-                pairs += 1;
-            }
-            if i + w < h * w {
-                products += at(i) * at(i + w);
-                pairs += 1;
-            }
-        }
-        count += h * w;
+        squares += product(mean, plane, plane);
+        let in_row = |row: &[f32]| product(mean, &row[1..], &row[..w - 1]);
+        products += plane.chunks_exact(w).map(in_row).sum::<f64>();
+        products += product(mean, &plane[w..], &plane[..(h - 1) * w]);
     }
-    let variance = squares / count as f64;
-    if pairs == 0 || variance == 0.0 { 0.0 } else { products / pairs as f64 / variance }
+    let pairs = h * (w - 1) + (h - 1) * w;
+    let expected = squares * pairs as f64 / (h * w) as f64;
+    if expected == 0.0 { 0.0 } else { products / expected }
 }
 
 #[cfg(test)]
