@@ -1,4 +1,5 @@
-//! Scenes that are legitimate videos and look like trouble to a careless judge.
+//! Scenes that are legitimate videos and look like trouble to a careless judge. Long, because a list
+//! of forty of them is one thing.
 
 use super::canvas::{Canvas, Random, Rgb, bumps, fractal, grey, mix};
 
