@@ -84,15 +84,13 @@ impl Run {
             self.judge(demo::decoded_noise(&demo, size, frames, seed as u64));
         }
         self.judge(demo::decoded_noise(&demo, (128, 128), 5, 9).compressed());
-        for part in ["vae", "transformer", "transformer_2"] {
-            let broken = models.path().join(format!("broken-{part}"));
-            std::fs::create_dir(&broken).unwrap();
-            demo::shuffled(&checkpoint, part, &broken);
-            let demo = make(&broken, part, "F32");
-            let order = order(demo::PROMPTS[0], 128, 5);
-            let name = format!("shuffled weights of {part}, 128x128x5");
-            self.judge(Clip::new(name, Class::Bad, move || demo.clip(order)));
-        }
+        let (part, broken) = ("transformer_2", models.path().join("broken"));
+        std::fs::create_dir(&broken).unwrap();
+        demo::shuffled(&checkpoint, part, &broken);
+        let demo = make(&broken, part, "F32");
+        let order = order(demo::PROMPTS[0], 128, 5);
+        let name = format!("shuffled weights of {part}, 128x128x5");
+        self.judge(Clip::new(name, Class::Bad, move || demo.clip(order)));
     }
 }
 

@@ -10,6 +10,7 @@ use gguf_video::pipeline::{
     Experts, Machine, ModelFolder, Progress, Request, Silent, Step, decode, encode,
 };
 use safetensors::SafeTensors;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
@@ -173,7 +174,8 @@ pub fn shuffled(checkpoint: &Path, part: &str, copy: &Path) {
 fn shuffle(bytes: &mut [u8]) {
     let (header, metadata) = SafeTensors::read_metadata(bytes).unwrap();
     let mut random = Random::new(1);
-    for info in metadata.tensors().values().filter(|info| info.shape.len() > 1) {
+    let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+    for info in tensors.values().filter(|info| info.shape.len() > 1) {
         let (begin, end) = info.data_offsets;
         let size = (end - begin) / info.shape.iter().product::<usize>();
         let data = &mut bytes[8 + header + begin..8 + header + end];

@@ -165,8 +165,8 @@ pub const FRAME_RULES: &[Rule] = &[
         kind: Kind::ColouredNoise,
         all: &[
             above(Metric::Deviating, 0.0005),
-            below(Metric::Kurtosis, 4.2),
-            below(Metric::Correlation8, 0.6),
+            below(Metric::Kurtosis, 4.6),
+            below(Metric::Correlation8, 0.64),
         ],
         fails: true,
         least: 0.0,
@@ -174,10 +174,10 @@ pub const FRAME_RULES: &[Rule] = &[
     Rule {
         kind: Kind::UndecidedLatents,
         all: &[
-            above(Metric::Correlation2, 0.85),
-            below(Metric::Correlation8, 0.77),
-            below(Metric::Heterogeneity, 1.6),
-            below(Metric::Coherence, 0.45),
+            above(Metric::Correlation2, 0.82),
+            below(Metric::Correlation8, 0.83),
+            below(Metric::Heterogeneity, 1.2),
+            below(Metric::Coherence, 0.3),
         ],
         fails: true,
         least: WHOLE,
