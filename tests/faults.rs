@@ -146,7 +146,7 @@ fn a_good_device_passes_the_preflight() {
     let demo = Demo::new();
     let report = preflight(&demo, &mut |_| {});
     assert!(report.passed, "{report:#?}");
-    assert_eq!(report.comparisons.len(), 10);
+    assert_eq!(report.comparisons.len(), 14);
     assert!(report.activations.iter().all(|a| a.largest > 0.0), "{report:#?}");
     assert_eq!(report.warnings(), Vec::<String>::new());
 }

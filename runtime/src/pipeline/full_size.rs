@@ -11,7 +11,7 @@ use super::noise::Generator;
 use super::progress::{Progress, Silent, Stage, ticker};
 use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Precision};
 use crate::models::wan::vae::{self, WanVae};
-use crate::models::wan::{BlockQuestion, BlockValues, Config, WanModel};
+use crate::models::wan::{BlockQuestion, BlockValues, Config, TEXT_KEYS, TEXT_VALUES, WanModel};
 use gguf::File;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -101,12 +101,16 @@ impl FullSize<'_> {
             Ok(here.block_for_tokens(&mut exec, &question, &answer)?)
         };
         let expected = again(Precision::Strict)?;
-        let rounded = self.roundings(device, f * h * w / 4).iter().map(|p| again(*p));
-        let rounded = rounded.collect::<Result<Vec<_>, _>>()?;
+        let (clip, prompt) =
+            (self.roundings(device, f * h * w / 4), self.roundings(device, config.text_len));
+        let rounded = prompt.iter().map(|p| Ok((*p, again(*p)?)));
+        let rounded = rounded.collect::<Result<Vec<_>, GenerateError>>()?;
         let mut comparisons = Vec::new();
         for (i, (what, expected)) in expected.iter().enumerate() {
+            let of_prompt = [TEXT_KEYS, TEXT_VALUES].contains(what);
+            let like = |p: &Precision| of_prompt || clip.contains(p);
+            let rounded = rounded.iter().filter(|(p, _)| like(p)).map(|(_, values)| &values[i].1);
             let what = format!("{what} of the {}", expert.name());
-            let rounded = rounded.iter().map(|values| &values[i].1);
             comparisons.push(compare(what, &answer.rows[i].1, expected, rounded));
         }
         Ok(comparisons)

@@ -13,6 +13,10 @@ use crate::models::Tick;
 /// The block that is looked at: the first, whose input costs nothing.
 const BLOCK: usize = 0;
 
+/// The names of what depends on the prompt alone.
+pub const TEXT_KEYS: &str = "keys of the prompt";
+pub const TEXT_VALUES: &str = "values of the prompt";
+
 /// What is asked of the block.
 pub struct BlockQuestion<'a> {
     /// `[C, F, H, W]`.
@@ -34,6 +38,8 @@ pub struct BlockAnswer {
     /// Of all tokens, `[M, D]` a head.
     keys: Vec<HostTensor>,
     values: Vec<HostTensor>,
+    /// Keys and values of the prompt, `[N, text_len, D]`.
+    text: [HostTensor; 2],
     pub rows: BlockValues,
 }
 
@@ -50,29 +56,23 @@ impl WanModel {
         let input = rows(exec, &pass.x, question.tokens)?;
         pass.block(BLOCK, exec, &conditioning, tick)?;
         let output = rows(exec, &pass.x, question.tokens)?;
-        let mut heads = |state: &DeviceTensor| -> Result<Vec<HostTensor>, ComputeError> {
-            let [count, ..] = state.shape().dims::<3>();
-            (0..count)
-                .map(|h| {
-                    exec.compute(|g| {
-                        let [_, m, d] = state.shape().dims();
-                        let head = g.read(state).narrow(0, h..h + 1).reshape([m, d]);
-                        head.stored(Storage::F32)
-                    })
-                })
-                .collect()
-        };
-        let (keys, values) = (heads(&pass.keys)?, heads(&pass.values)?);
+        let (keys, values) = (heads(exec, &pass.keys)?, heads(exec, &pass.values)?);
+        let (text_keys, text_values) = &conditioning.blocks[BLOCK];
+        let text = [whole(exec, text_keys)?, whole(exec, text_values)?];
+        let [text_keys, text_values] = text.each_ref().map(by_token);
         let rows = vec![
             ("patch embedding", input.clone()),
             ("keys", of_tokens(&keys, question.tokens)),
             ("values", of_tokens(&values, question.tokens)),
+            (TEXT_KEYS, text_keys),
+            (TEXT_VALUES, text_values),
             ("block", output),
         ];
-        Ok(BlockAnswer { input, keys, values, rows })
+        Ok(BlockAnswer { input, keys, values, text, rows })
     }
 
-    /// The same for the tokens in question alone, from the input, keys and values in `answer`.
+    /// The same for the tokens in question alone, from the input, keys and values in `answer`. So each
+    /// part is compared by itself: an error doesn't go on into the next.
     pub fn block_for_tokens(
         &self,
         exec: &mut Executor,
@@ -81,6 +81,9 @@ impl WanModel {
     ) -> Result<BlockValues, ComputeError> {
         let (block, cfg) = (&self.blocks[BLOCK], self.config());
         let text = self.condition_blocks(exec, question.text, BLOCK + 1)?;
+        let (text_keys, text_values) = &text.blocks[BLOCK];
+        let text_keys = by_token(&whole(exec, text_keys)?);
+        let text_values = by_token(&whole(exec, text_values)?);
         let grid = Grid::of(question.latents.shape);
         let (features, all) = (patchify(question.latents), grid.positions());
         let places =
@@ -135,16 +138,43 @@ impl WanModel {
         let attended = HostTensor::new([count, cfg.dim], attended);
         let output = exec.compute(|g| {
             let (x, e) = inputs(g, known);
-            let text = (g.read(&text.blocks[BLOCK].0), g.read(&text.blocks[BLOCK].1));
+            let text = (g.input(&answer.text[0]), g.input(&answer.text[1]));
             block.after_attention(x, e, g.input(&attended), text, &|name| name.to_owned())
         })?;
         Ok(vec![
             ("patch embedding", embedded),
             ("keys", keys),
             ("values", values),
+            (TEXT_KEYS, text_keys),
+            (TEXT_VALUES, text_values),
             ("block", output),
         ])
     }
+}
+
+/// A state of three dimensions in F32.
+fn whole(exec: &mut Executor, state: &DeviceTensor) -> Result<HostTensor, ComputeError> {
+    exec.compute(|g| g.read(state).stored(Storage::F32))
+}
+
+/// A state `[N, M, D]` in F32, `[M, D]` a head: all at once may be too much for a device.
+fn heads(exec: &mut Executor, state: &DeviceTensor) -> Result<Vec<HostTensor>, ComputeError> {
+    let [count, m, d] = state.shape().dims();
+    let head = |exec: &mut Executor, h: i64| {
+        exec.compute(|g| g.read(state).narrow(0, h..h + 1).reshape([m, d]).stored(Storage::F32))
+    };
+    (0..count).map(|h| head(exec, h)).collect()
+}
+
+/// `[N, M, D]` as `[M, N · D]`.
+fn by_token(heads: &HostTensor) -> HostTensor {
+    let [n, m, d] = heads.shape.dims();
+    let row = |token: i64, head: i64| {
+        let start = ((head * m + token) * d) as usize;
+        &heads.data[start..start + d as usize]
+    };
+    let values = (0..m).flat_map(|token| (0..n).flat_map(move |head| row(token, head)));
+    HostTensor::new([m, n * d], values.copied().collect::<Vec<f32>>())
 }
 
 /// Some rows of a state `[L, C]`.

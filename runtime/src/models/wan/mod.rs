@@ -9,7 +9,7 @@ mod pieces;
 mod transformer;
 pub mod vae;
 
-pub use block_check::{BlockAnswer, BlockQuestion, BlockValues};
+pub use block_check::{BlockAnswer, BlockQuestion, BlockValues, TEXT_KEYS, TEXT_VALUES};
 pub use conditioning::Conditioning;
 pub use config::{Config, Expert};
 pub use transformer::WanModel;
