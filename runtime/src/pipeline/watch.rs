@@ -7,6 +7,7 @@
 
 use super::denoise::Step;
 use crate::ggml::HostTensor;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// The most that clean latents deviate. Clips deviate by 0.5 to 1.5; guidance adds to that.
@@ -57,8 +58,8 @@ impl Vitals {
         let [sigma, next] = step.sigmas.map(f64::from);
         let (mean, deviation) = moments(&step.latents.data);
         let clean = clean_latents(step);
-        let beyond = |v: &&f32| f64::from(v.abs()) > SATURATED;
-        let saturated = step.latents.data.iter().filter(beyond).count();
+        let beyond = |v: f32| f64::from(u8::from(f64::from(v.abs()) > SATURATED));
+        let saturated = total(&step.latents.data, beyond);
         debug_assert!(sigma > next, "noise levels fall");
         Self {
             step: step.index + 1,
@@ -68,7 +69,7 @@ impl Vitals {
             envelope: envelope(next),
             clean_deviation: moments(&clean.data).1,
             correlation: correlation(&clean),
-            saturated: saturated as f64 / step.latents.data.len() as f64,
+            saturated: saturated / step.latents.data.len() as f64,
             agreement: step.negative_velocity.map(|u| cosine(&step.velocity.data, &u.data)),
             recovered: step.recovered.map(str::to_owned),
         }
@@ -134,7 +135,7 @@ impl Vitals {
 /// The clean latents that a step predicts, x − σ·v.
 pub fn clean_latents(step: &Step<'_>) -> HostTensor {
     let sigma = step.sigmas[0];
-    let pairs = step.before.data.iter().zip(&*step.guided_velocity.data);
+    let pairs = step.before.data.par_iter().zip(&*step.guided_velocity.data);
     let clean: Vec<f32> = pairs.map(|(x, v)| x - sigma * v).collect();
     HostTensor::new(step.before.shape, clean)
 }
@@ -145,16 +146,28 @@ fn envelope(sigma: f64) -> [f64; 2] {
     [sigma, (clean * clean + sigma * sigma).sqrt().max(1.0)]
 }
 
+/// Values that one thread adds up: so many that the order of sums doesn't depend on how many there are.
+const CHUNK: usize = 1 << 16;
+
+fn total(values: &[f32], term: impl Fn(f32) -> f64 + Sync) -> f64 {
+    let sum = |chunk: &[f32]| chunk.iter().map(|&v| term(v)).sum::<f64>();
+    values.par_chunks(CHUNK).map(sum).collect::<Vec<f64>>().iter().sum()
+}
+
 fn moments(values: &[f32]) -> (f64, f64) {
     let n = values.len() as f64;
-    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let square = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n;
+    let mean = total(values, f64::from) / n;
+    let square = total(values, |v| (f64::from(v) - mean).powi(2)) / n;
     (mean, square.sqrt())
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| {
-        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+        let of = |(a, b): (&[f32], &[f32])| {
+            a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>()
+        };
+        let chunks = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+        chunks.map(of).collect::<Vec<f64>>().iter().sum::<f64>()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
 }
@@ -167,14 +180,15 @@ fn correlation(latents: &HostTensor) -> f64 {
         let off = |v: &f32| f64::from(*v) - mean;
         a.iter().zip(b).map(|(a, b)| off(a) * off(b)).sum::<f64>()
     };
-    let (mut products, mut squares) = (0.0, 0.0);
-    for plane in latents.data.chunks_exact(h * w) {
-        let (mean, _) = moments(plane);
-        squares += product(mean, plane, plane);
+    let of_plane = |plane: &[f32]| {
+        let mean = plane.iter().map(|&v| f64::from(v)).sum::<f64>() / plane.len() as f64;
         let in_row = |row: &[f32]| product(mean, &row[1..], &row[..w - 1]);
-        products += plane.chunks_exact(w).map(in_row).sum::<f64>();
-        products += product(mean, &plane[w..], &plane[..(h - 1) * w]);
-    }
+        let rows = plane.chunks_exact(w).map(in_row).sum::<f64>();
+        let columns = product(mean, &plane[w..], &plane[..(h - 1) * w]);
+        [rows + columns, product(mean, plane, plane)]
+    };
+    let planes: Vec<[f64; 2]> = latents.data.par_chunks_exact(h * w).map(of_plane).collect();
+    let [products, squares] = [0, 1].map(|i| planes.iter().map(|sums| sums[i]).sum::<f64>());
     let pairs = h * (w - 1) + (h - 1) * w;
     let expected = squares * pairs as f64 / (h * w) as f64;
     if expected == 0.0 { 0.0 } else { products / expected }
