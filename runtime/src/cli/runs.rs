@@ -39,10 +39,13 @@ fn state(run: &Listed) -> &'static str {
     }
 }
 
-/// Whether a run is old enough; one from the future, by a clock that jumped, is new.
+/// Whether a run is old enough; one from the future, by a clock that jumped, is new, but not newer than
+/// none.
 fn older(run: &Listed, days: u32) -> bool {
     let begun = Timestamp::from_second(run.record.created as i64).unwrap_or(Timestamp::MIN);
-    Timestamp::now().duration_since(begun) >= SignedDuration::from_hours(24 * i64::from(days))
+    days == 0
+        || Timestamp::now().duration_since(begun)
+            >= SignedDuration::from_hours(24 * i64::from(days))
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {

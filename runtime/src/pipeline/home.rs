@@ -1,6 +1,6 @@
 //! Where this program keeps what it must remember from one run to the next.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Names the folder, in the place of the system's.
 const VARIABLE: &str = "GGUF_VIDEO_HOME";
@@ -20,10 +20,6 @@ impl Home {
         // Without a home folder, beside what is being done.
         let data = choose_native_strategy().map(|s| s.data_dir()).unwrap_or_else(|_| ".".into());
         Self(data.join("gguf-video"))
-    }
-
-    pub fn at(path: &Path) -> Self {
-        Self(path.to_owned())
     }
 
     /// Run folders, one a run.
