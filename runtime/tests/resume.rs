@@ -57,11 +57,16 @@ impl Place {
 
     /// A run of the demo into `output`, kept in `run`.
     fn run(&self, output: &str, run: &str) -> Command {
+        self.run_with(MODEL.path(), output, run)
+    }
+
+    /// With another copy of the model. Prompt and seed make a clip that passes the judge.
+    fn run_with(&self, model: &Path, output: &str, run: &str) -> Command {
         let mut command =
             self.command(&["run", "--threads", "1", "--preview", "none", "--no-preflight"]);
         command.args(["--prompt", "a big red ball moving right on a black background"]);
         command.args(["--size", "64x64", "--frames", "5", "--seed", "3"]);
-        command.args(["--steps", &STEPS.to_string(), "--model"]).arg(MODEL.path());
+        command.args(["--steps", &STEPS.to_string(), "--model"]).arg(model);
         command.arg("-o").arg(self.path(output)).arg("--run-folder").arg(self.path(run));
         command
     }
@@ -218,10 +223,7 @@ fn a_changed_model_is_refused() {
     let place = Place::new();
     let model = place.path("model");
     copy_folder(MODEL.path(), &model);
-    let mut command = place.command(&["run", "--threads", "1", "--preview", "none"]);
-    command.args(["--prompt", "a ball", "--size", "64x64", "--frames", "5", "--steps", "6"]);
-    command.arg("--no-preflight").arg("--model").arg(&model).arg("-o").arg(place.path("a.y4m"));
-    let mut child = command.arg("--run-folder").arg(place.path("run")).spawn().unwrap();
+    let mut child = place.run_with(&model, "a.y4m", "run").spawn().unwrap();
     wait(&mut child, || logged(&place.path("run")) >= 2);
     sigkill(&mut child);
 
@@ -270,10 +272,7 @@ fn a_model_that_is_deleted_while_it_runs_is_used_to_the_end() {
     let place = Place::new();
     let model = place.path("model");
     copy_folder(MODEL.path(), &model);
-    let mut command = place.command(&["run", "--threads", "1", "--preview", "none"]);
-    command.args(["--prompt", "a ball", "--size", "64x64", "--frames", "5", "--steps", "12"]);
-    command.args(["--no-preflight", "--model"]).arg(&model).arg("-o").arg(place.path("a.y4m"));
-    let mut child = command.arg("--run-folder").arg(place.path("run")).spawn().unwrap();
+    let mut child = place.run_with(&model, "a.y4m", "run").spawn().unwrap();
     wait(&mut child, || logged(&place.path("run")) >= 1);
     fs::remove_dir_all(&model).unwrap();
     assert!(child.wait().unwrap().success());
