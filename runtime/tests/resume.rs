@@ -141,7 +141,9 @@ fn killed_after_every_step_and_at_any_time_it_makes_the_same_video() {
     for step in 1..=STEPS {
         wait(&mut child, || logged(&run) >= step);
         sigkill(&mut child);
-        assert!(!place.path("steps.y4m").exists(), "killed too late to test anything");
+        // After the last step only the decoding is left, which may have been faster than the kill.
+        let whole = place.path("steps.y4m").exists();
+        assert!(!whole || step == STEPS, "killed too late to test anything");
         child = place.resume("steps").spawn().unwrap();
     }
     assert!(child.wait().unwrap().success());
