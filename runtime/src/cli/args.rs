@@ -1,9 +1,10 @@
 //! What several commands are told in the same way: which model, which devices, which video.
 
+use super::Failure;
 use crate::ggml::Precision;
 use crate::models::wan::Config;
 use crate::pipeline::sampler::SamplerKind;
-use crate::pipeline::{DeviceError, Machine, Places, Request, choose_device};
+use crate::pipeline::{DeviceError, Experts, Machine, ModelFolder, Places, Request, choose_device};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -95,8 +96,22 @@ fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number of seconds above 0".into())
 }
 
+/// Opens the model, and fills what wasn't typed with its own defaults: a checked request without prompts.
+pub(super) fn open(
+    model: &ModelArgs,
+    video: &VideoArgs,
+    seed: Option<u64>,
+) -> Result<(ModelFolder, Request), Failure> {
+    let folder = ModelFolder::open(&model.places()).map_err(Failure::request)?;
+    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
+    let experts = experts.map_err(Failure::request)?;
+    let request = video.request(seed, experts.config(), experts.low_config());
+    request.check().map_err(Failure::request)?;
+    Ok((folder, request))
+}
+
 impl ModelArgs {
-    pub(super) fn places(&self) -> Places {
+    fn places(&self) -> Places {
         Places {
             folder: self.model.clone(),
             high_noise: self.high_noise.clone(),
@@ -126,12 +141,7 @@ impl DeviceArgs {
 
 impl VideoArgs {
     /// A request without prompts; what wasn't typed is the model's own default.
-    pub(super) fn request(
-        &self,
-        seed: Option<u64>,
-        model: &Config,
-        low: Option<&Config>,
-    ) -> Request {
+    fn request(&self, seed: Option<u64>, model: &Config, low: Option<&Config>) -> Request {
         let low_default = low.map_or(model.guidance_scale, |c| c.guidance_scale);
         let shift: f64 = model.flow_shift.to_string().parse().expect("a number's own digits");
         Request {

@@ -1,9 +1,9 @@
 //! `gguf-video plan`: what a run would take, without doing any of it.
 
-use super::args::{DeviceArgs, ModelArgs, VideoArgs};
+use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
 use super::make::check_fit;
 use super::{Failure, print};
-use crate::pipeline::{Basis, Calibration, Experts, Home, ModelFolder, Part, Plan, free_space};
+use crate::pipeline::{Basis, Calibration, Home, Part, Plan, free_space};
 use serde_json::json;
 
 #[derive(clap::Args)]
@@ -20,11 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let folder = ModelFolder::open(&args.model.places()).map_err(Failure::request)?;
-    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
-    let experts = experts.map_err(Failure::request)?;
-    let request = args.video.request(None, experts.config(), experts.low_config());
-    request.check().map_err(Failure::request)?;
+    let (folder, request) = open(&args.model, &args.video, None)?;
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
     let mut calibration = Calibration::load(&home);

@@ -1,12 +1,12 @@
 //! `gguf-video preflight`: whether this device computes this model right, at this size.
 
-use super::args::{DeviceArgs, ModelArgs, VideoArgs};
+use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
 use super::bars::Bars;
 use super::{Failure, print};
 use crate::judge::{Expectations, Judge, Motion};
 use crate::output::Frame;
 use crate::pipeline::preflight::{Preflight, Report, Reports};
-use crate::pipeline::{Experts, Home, Machine, ModelFile, ModelFolder, Request, model_files};
+use crate::pipeline::{Home, Machine, ModelFile, ModelFolder, Request, model_files};
 use anyhow::anyhow;
 
 #[derive(clap::Args)]
@@ -29,14 +29,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let folder = ModelFolder::open(&args.model.places()).map_err(Failure::request)?;
-    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
-    let experts = experts.map_err(Failure::request)?;
-    let request = Request {
-        prompt: args.prompt.clone(),
-        ..args.video.request(Some(0), experts.config(), experts.low_config())
-    };
-    request.check().map_err(Failure::request)?;
+    let (folder, request) = open(&args.model, &args.video, Some(0))?;
+    let request = Request { prompt: args.prompt.clone(), ..request };
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
     let mut bars = Bars::new(false).map_err(Failure::run)?;

@@ -1,7 +1,7 @@
 //! `gguf-video run`: from arguments to a finished video.
 
 use super::Failure;
-use super::args::{DeviceArgs, ModelArgs, VideoArgs};
+use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
 use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_disk, make, open_sinks, parse_previews};
@@ -9,9 +9,7 @@ use super::preflight;
 use crate::output::Target;
 use crate::pipeline::preflight::Reports;
 use crate::pipeline::run_folder::{OutputRecord, Record, RunFolder};
-use crate::pipeline::{
-    Calibration, Experts, Home, ModelFile, ModelFolder, Progress, Request, model_files,
-};
+use crate::pipeline::{Calibration, Home, ModelFile, Progress, Request, model_files};
 use jiff::Zoned;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf, absolute};
@@ -107,15 +105,12 @@ fn check_device(
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let target = Target::parse(&args.output).map_err(Failure::request)?;
-    let folder = ModelFolder::open(&args.model.places()).map_err(Failure::request)?;
-    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
-    let experts = experts.map_err(Failure::request)?;
+    let (folder, request) = open(&args.model, &args.video, args.seed)?;
     let request = Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
-        ..args.video.request(args.seed, experts.config(), experts.low_config())
+        ..request
     };
-    request.check().map_err(Failure::request)?;
     let previews = parse_previews(args.preview.as_deref(), request.steps);
     let previews = previews.map_err(Failure::request)?;
     let output = args.output().map_err(Failure::request)?;
