@@ -2,7 +2,7 @@
 
 use e2e::clips::demo::{self, Demo, Order};
 use e2e::clips::table::Table;
-use e2e::clips::{Class, drawn};
+use e2e::clips::{Class, Clip, drawn};
 use e2e::{converted, repository};
 use std::rc::Rc;
 
@@ -25,6 +25,18 @@ fn drawn_clips_are_judged_rightly() {
         }
     }
     check(&table, [124, 5, 99]);
+}
+
+/// What a picture's size is needed for is only reported there; white noise is known at any size.
+#[test]
+fn small_clips_fail_by_noise_alone() {
+    let clips = drawn((64, 64), 33, 1);
+    let failed = |clip: &Clip| !clip.judge().passed();
+    for clip in clips.iter().filter(|clip| clip.class == Class::Good) {
+        assert!(!failed(clip), "{} failed", clip.name);
+    }
+    let noise = clips.iter().filter(|clip| clip.name.contains("white noise"));
+    assert!(noise.clone().count() > 0 && noise.clone().all(failed), "white noise passed");
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Backends {
 impl Device {
     fn examine(device: ggml::Device, threads: usize) -> Self {
         let memory = device.capacity();
-        let measured = ggml::Rates::measure(device, Precision::Native, threads, WEIGHTS);
+        let measured = ggml::Rates::measure(device, Precision::Native, threads, WEIGHTS, None);
         let (rates, rates_error) = match measured {
             Ok(rates) => (Some(rates), None),
             Err(error) => (None, Some(private(&error.to_string()))),

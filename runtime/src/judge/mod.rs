@@ -59,6 +59,8 @@ pub struct Expectations {
 pub struct Judge {
     expectations: Expectations,
     frames: Vec<Measured>,
+    /// Pixels of the shortest side.
+    side: usize,
     /// Luma of the last frame.
     last: Vec<u8>,
     /// Cells of the last [`LAG`] frames.
@@ -75,6 +77,8 @@ impl Judge {
 
     /// Looks at the next frame.
     pub fn push(&mut self, frame: &Frame) {
+        let side = frame.width.min(frame.height);
+        self.side = if self.frames.is_empty() { side } else { self.side.min(side) };
         let planes = planes(frame);
         let mut measured = spatial::measure(frame, &planes);
         let cells = temporal::cells(&planes);
@@ -114,7 +118,7 @@ impl Judge {
         let clip = self.clip();
         let around: Vec<Measured> = (0..self.frames.len()).map(|i| self.around(i)).collect();
         let mut findings: Vec<Finding> =
-            FRAME_RULES.iter().filter_map(|rule| in_frames(rule, &around)).collect();
+            FRAME_RULES.iter().filter_map(|rule| in_frames(rule, self.side, &around)).collect();
         let found = |rule: &Rule, failure| {
             self.of_clip(rule.kind, rule.all, failure, &clip, self.frames_of(rule.kind))
         };
@@ -238,7 +242,7 @@ impl Judge {
 }
 
 /// The frames that a rule catches.
-fn in_frames(rule: &Rule, frames: &[Measured]) -> Option<Finding> {
+fn in_frames(rule: &Rule, side: usize, frames: &[Measured]) -> Option<Finding> {
     let caught: Vec<usize> = (0..frames.len()).filter(|&i| rule.catches(&frames[i])).collect();
     if caught.is_empty() || (caught.len() as f64) < rule.least * frames.len() as f64 {
         return None;
@@ -251,7 +255,7 @@ fn in_frames(rule: &Rule, frames: &[Measured]) -> Option<Finding> {
     });
     Some(Finding {
         kind: rule.kind,
-        failure: rule.fails && !few,
+        failure: rule.fails_at(side) && !few,
         evidence: evidence.collect(),
         frames: ranges(&caught),
     })

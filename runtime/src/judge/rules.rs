@@ -123,6 +123,10 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The calibration set has no smaller clips. There a picture's own structures are as small as those of
+/// smooth noise: what is told by their size is only reported.
+const LEAST_SIDE: usize = 128;
+
 /// Conditions that together mean trouble.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
@@ -130,13 +134,19 @@ pub struct Rule {
     pub kind: Kind,
     /// All of them hold in a bad frame or clip.
     pub all: &'static [Condition],
-    /// Whether the clip fails by it, or is only reported.
+    /// Whether a clip of usual size fails by it, or is only reported.
     pub fails: bool,
     /// The share of the frames that it must catch to be a finding at all.
     pub least: f64,
 }
 
 impl Rule {
+    /// Whether a clip of `side` pixels on its shorter side fails by this rule.
+    pub fn fails_at(&self, side: usize) -> bool {
+        let scale = [Kind::ColouredNoise, Kind::UndecidedLatents, Kind::Mosaic];
+        self.fails && (side >= LEAST_SIDE || !scale.contains(&self.kind))
+    }
+
     /// Whether the frame or clip is bad by this rule.
     pub fn catches(&self, measured: &Measured) -> bool {
         self.all.iter().all(|condition| condition.holds(measured))

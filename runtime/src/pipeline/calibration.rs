@@ -58,11 +58,14 @@ impl Calibration {
         weights: DType,
     ) -> Result<Rates, ComputeError> {
         let Machine { precision, threads, .. } = *machine;
-        let key = format!("{}, {threads} threads, {precision:?}, {weights}", name(device));
+        let any = format!("{}, {threads} threads, {precision:?}, ", name(device));
+        let key = format!("{any}{weights}");
         if let Some(rates) = self.known.rates.get(&key) {
             return Ok(*rates);
         }
-        let rates = Rates::measure(device, precision, threads, weights)?;
+        let others = self.known.rates.iter().find(|(key, _)| key.starts_with(&any));
+        let other = others.map(|(_, rates)| *rates);
+        let rates = Rates::measure(device, precision, threads, weights, other)?;
         self.known.rates.insert(key, rates);
         self.save();
         Ok(rates)

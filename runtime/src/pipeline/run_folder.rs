@@ -19,7 +19,7 @@ use super::request::Request;
 use super::sampler::State;
 use super::watch::Vitals;
 use super::whole_file::replace;
-use crate::ggml::HostTensor;
+use crate::ggml::{HostTensor, Shape};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -185,8 +185,8 @@ impl RunFolder {
 
     pub fn save_prompts(&self, prompts: &Prompts) -> Result<(), RunError> {
         let negative = prompts.negative.iter().map(|n| ("negative", n));
-        let tensors: Vec<_> =
-            std::iter::once(("positive", &prompts.positive)).chain(negative).collect();
+        let both = std::iter::once(("positive", &prompts.positive)).chain(negative);
+        let tensors: Vec<_> = both.map(|(name, t)| (name, t.shape, &*t.data)).collect();
         self.save("prompts", &tensors, None)
     }
 
@@ -211,17 +211,14 @@ impl RunFolder {
         let shape = step.latents.shape;
         // After the last step nobody needs the sampler's memory.
         let kept = if state.step == step.steps { &[][..] } else { &state.buffers };
-        let buffers: Vec<(&str, HostTensor)> = kept
-            .iter()
-            .map(|(name, values)| (name.as_str(), HostTensor::new(shape, &**values)))
-            .collect();
-        let names: Vec<&str> = buffers.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
         let metadata = HashMap::from([
             ("step".to_owned(), state.step.to_string()),
             ("buffers".to_owned(), names.join(",")),
         ]);
-        let mut tensors = vec![("latents", step.latents)];
-        tensors.extend(buffers.iter().map(|(name, values)| (*name, values)));
+        let latents = [("latents", shape, &*step.latents.data)];
+        let buffers = kept.iter().map(|(name, values)| (name.as_str(), shape, &**values));
+        let tensors: Vec<_> = latents.into_iter().chain(buffers).collect();
         self.save("state", &tensors, Some(metadata))
     }
 
@@ -266,23 +263,14 @@ impl RunFolder {
     fn save(
         &self,
         name: &str,
-        tensors: &[(&str, &HostTensor)],
+        tensors: &[(&str, Shape, &[f32])],
         metadata: Option<HashMap<String, String>>,
     ) -> Result<(), RunError> {
         let path = self.path.join(format!("{name}.safetensors"));
-        let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
-            .iter()
-            .map(|(name, t)| {
-                let shape = t.shape.full().map(|d| d as usize).to_vec();
-                let mut bytes = vec![0; size_of_val(&*t.data)];
-                for (place, value) in bytes.chunks_exact_mut(size_of::<f32>()).zip(&*t.data) {
-                    place.copy_from_slice(&value.to_le_bytes());
-                }
-                (*name, shape, bytes)
-            })
-            .collect();
-        let views = bytes.iter().map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        // Machines that ggml runs on have the byte order of the file.
+        let views = tensors.iter().map(|(name, shape, values)| {
+            let shape = shape.full().map(|d| d as usize).to_vec();
+            let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values));
             (*name, view.expect("as many bytes as the shape has"))
         });
         let file = safetensors::serialize(views, metadata).expect("plain data");
