@@ -153,7 +153,7 @@ fn bind(source: &Path, linked: bool) {
         )
         .allowlist_function("ggml_(is_contiguous|is_contiguous_rows|can_repeat|tensor_overhead)")
         .allowlist_function("ggml_(used_mem|log_set|op_desc|op_name|type_name|get_mem_size)")
-        .allowlist_function("ggml_(add|mul|scale_bias|sqr|sin|tanh|silu|gelu)")
+        .allowlist_function("ggml_(add|mul|scale_bias|sqr|sin|tanh|silu|gelu|gelu_erf)")
         .allowlist_function("ggml_(norm|rms_norm|soft_max_ext|sum_rows|mul_mat|get_rows|im2col_3d)")
         .allowlist_function("ggml_(flash_attn_ext|prec_set_acc|rope_ext|rope_set_offset)")
         .allowlist_function(

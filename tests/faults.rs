@@ -5,7 +5,8 @@ use gguf_video::ggml::{Device, Executor, Fault, HostTensor, Precision};
 use gguf_video::pipeline::noise::Generator;
 use gguf_video::pipeline::preflight::{Preflight, Report};
 use gguf_video::pipeline::{
-    Experts, GenerateError, Machine, ModelFolder, Prompts, Request, Silent, Vitals, decode, encode,
+    Checkpoint, Conditions, Experts, GenerateError, Machine, ModelFolder, Request, Silent, Vitals,
+    decode, encode,
 };
 use tempfile::TempDir;
 
@@ -13,7 +14,7 @@ struct Demo {
     _files: TempDir,
     folder: ModelFolder,
     machine: Machine,
-    prompts: Prompts,
+    prompts: Conditions,
 }
 
 fn request() -> Request {
@@ -28,7 +29,7 @@ fn request() -> Request {
         guidance_scale_low: 4.0,
         flow_shift: 3.0,
         seed: 0,
-        sampler: Default::default(),
+        ..Request::default()
     }
 }
 
@@ -49,7 +50,7 @@ impl Demo {
             exec,
             &request(),
             &self.prompts,
-            None,
+            Checkpoint::start(&request(), self.folder.latent_grid().unwrap()),
             &mut Silent,
             &mut |step, _| {
                 vitals.push(Vitals::of(step));

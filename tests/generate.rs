@@ -50,7 +50,7 @@ fn clip(
         guidance_scale_low: 4.0,
         flow_shift: 3.0,
         seed,
-        sampler: Default::default(),
+        ..Request::default()
     };
     let mut frames = Vec::new();
     let mut push = |frame: &Frame| {

@@ -21,7 +21,7 @@ mod gate {
     use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
     use gguf_video::models::text::Umt5Encoder;
     use gguf_video::models::wan::{Config, WanModel, vae};
-    use gguf_video::models::{Denoiser, TextEncoder};
+    use gguf_video::models::{Context, Denoiser, TextEncoder};
     use gguf_video::pipeline::choose_device;
     use null_metal::{Planted, run_planted};
     use std::ops::ControlFlow;
@@ -90,11 +90,11 @@ mod gate {
         let model = WanModel::new(&Weights::load(file, device).unwrap(), config).unwrap();
         let mut exec = executor(device);
         let prompt = HostTensor::zeros([PROMPT as i64, model.config().text_dim]);
-        let text = model.condition(&mut exec, &prompt).unwrap();
+        let text = model.condition(&mut exec, Context::text(&prompt)).unwrap();
         // Guided runs keep the keys and values of two prompts.
-        let _negative = model.condition(&mut exec, &prompt).unwrap();
+        let _negative = model.condition(&mut exec, Context::text(&prompt)).unwrap();
         let before = exec.done();
-        model.velocity(&mut exec, &latents(clip), 500, &text, &mut go_on).unwrap();
+        model.velocity(&mut exec, &latents(clip), 500.0.into(), &text, &mut go_on).unwrap();
         exec.limits().rates.seconds(exec.done().work + before.work * -1.0)
     }
 

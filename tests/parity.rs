@@ -7,10 +7,8 @@ use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Precision, We
 use gguf_video::models::text::Umt5Encoder;
 use gguf_video::models::wan::{Config, WanModel, vae};
 use gguf_video::models::{Denoiser, TextEncoder};
-use gguf_video::pipeline::sampler::SamplerKind;
-use gguf_video::pipeline::schedule::Schedule;
 use gguf_video::pipeline::{
-    Experts, ModelFolder, Progress, Prompts, Request, Silent, Step, initial_noise,
+    Checkpoint, Conditions, Experts, ModelFolder, Progress, Request, Silent, Step,
 };
 use gguf_video::text::{Tokenizer, clean};
 use std::collections::BTreeMap;
@@ -80,7 +78,7 @@ impl Case {
         }
     }
 
-    fn text(&mut self) -> Prompts {
+    fn text(&mut self) -> Conditions {
         let file = self.folder.text_encoder.clone();
         let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
         let encoder =
@@ -101,11 +99,11 @@ impl Case {
         };
         let positive = embed(&request.prompt, "prompt");
         let negative = Some(embed(&request.negative_prompt, "negative"));
-        Prompts { positive, negative }
+        Conditions::prompts(positive, negative)
     }
 
     /// The first call of each expert, from the reference's own inputs.
-    fn first_calls(&mut self, prompts: &Prompts) {
+    fn first_calls(&mut self, prompts: &Conditions) {
         let experts = [
             ("high", self.folder.transformer.clone()),
             ("low", self.folder.transformer_2.clone().unwrap()),
@@ -114,15 +112,16 @@ impl Case {
             let (latents, timestep) = self.first_input(&file);
             let config = Config::new(&file).unwrap();
             let model = WanModel::new(&Weights::load(file, device()).unwrap(), config).unwrap();
-            let text = model.condition(&mut self.exec, &prompts.positive).unwrap();
-            let velocity =
-                model.velocity(&mut self.exec, &latents, timestep, &text, &mut go_on()).unwrap();
+            let text = model.condition(&mut self.exec, prompts.context()).unwrap();
+            let velocity = model
+                .velocity(&mut self.exec, &latents, timestep.into(), &text, &mut go_on())
+                .unwrap();
             self.check_taps(&format!("{name}."));
             self.check(&format!("{name}.noise"), &velocity.data);
         }
     }
 
-    fn first_input(&self, file: &Arc<File>) -> (HostTensor, i64) {
+    fn first_input(&self, file: &Arc<File>) -> (HostTensor, f32) {
         let boundary = file.metadata().f32("wan.boundary_ratio").unwrap() * 1000.0;
         let high = file.metadata().string("wan.expert").unwrap() == "high_noise";
         let timesteps = self.golden.integers("timesteps");
@@ -131,14 +130,15 @@ impl Case {
             0 => self.golden.tensor::<4>("latents.init"),
             _ => self.golden.tensor::<4>(&format!("step.{}.latents", step - 1)),
         };
-        (input, timesteps[step])
+        (input, timesteps[step] as f32)
     }
 
-    fn denoise(&mut self, prompts: &Prompts) -> HostTensor {
-        let noise = initial_noise(&self.request, 16);
-        self.check("latents.init", &noise.data);
-        let schedule = Schedule::flow(self.request.steps, self.request.flow_shift).unwrap();
-        assert_eq!(schedule.timesteps, self.golden.integers("timesteps"));
+    fn denoise(&mut self, prompts: &Conditions) -> HostTensor {
+        let start = Checkpoint::start(&self.request, self.folder.latent_grid().unwrap());
+        self.check("latents.init", &start.latents.data);
+        let schedule = self.request.schedule().unwrap();
+        let timesteps = self.golden.integers("timesteps");
+        assert!(schedule.timesteps.iter().map(|&t| t as i64).eq(timesteps));
         self.comparison.check("sigmas", &schedule.sigmas, self.golden.values("sigmas"));
         let experts =
             Experts::new(self.folder.transformer.clone(), self.folder.transformer_2.clone())
@@ -153,7 +153,7 @@ impl Case {
             Ok(())
         };
         let latents = experts
-            .denoise(&mut self.exec, &self.request, prompts, None, &mut Silent, &mut observe)
+            .denoise(&mut self.exec, &self.request, prompts, start, &mut Silent, &mut observe)
             .unwrap();
         self.taps.take();
         latents
@@ -218,7 +218,7 @@ fn run(precision: Precision, tolerance: f64, what: &str) {
         guidance_scale_low: number("guidance_scale_2") as f32,
         flow_shift: number("flow_shift"),
         seed: number("seed") as u64,
-        sampler: SamplerKind::UniPc,
+        ..Request::default()
     };
     Case::new(golden, request, folder, precision, tolerance).run(what);
 }

@@ -229,7 +229,7 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
             guidance_scale_low: 3.0,
             flow_shift: 12.0,
             seed: 0,
-            sampler: Default::default(),
+            ..Request::default()
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use e2e::{converted, device, fixture};
 use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Limits, Precision, Weights};
-use gguf_video::models::Denoiser;
 use gguf_video::models::wan::{Config, WanModel, vae};
+use gguf_video::models::{Context, Denoiser};
 use std::ops::ControlFlow;
 
 fn noise(shape: [i64; 4]) -> HostTensor {
@@ -47,14 +47,14 @@ fn of_tokens() {
     let latents = noise([16, 3, 8, 12]);
     let run = |exec: &mut Executor| {
         let prompt = HostTensor::new([7, text], vec![0.3; 7 * text as usize]);
-        let conditioning = model.condition(exec, &prompt).unwrap();
+        let conditioning = model.condition(exec, Context::text(&prompt)).unwrap();
         let mut ticks = 0;
         let tick = &mut || {
             ticks += 1;
             ControlFlow::Continue(())
         };
-        let velocity = model.velocity(exec, &latents, 700, &conditioning, tick).unwrap();
-        assert_eq!(ticks, model.ticks(&exec.limits(), latents.shape));
+        let velocity = model.velocity(exec, &latents, 700.0.into(), &conditioning, tick).unwrap();
+        assert_eq!(ticks, model.ticks(&exec.limits(), latents.shape, 700.0.into()));
         velocity.data.to_vec()
     };
     // 72 tokens, at most 11 in a graph.

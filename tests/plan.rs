@@ -5,8 +5,8 @@ use e2e::{converted, repository};
 use gguf::DType;
 use gguf_video::ggml::{Device, Precision, Usage};
 use gguf_video::pipeline::{
-    Experts, Machine, ModelFolder, Plan, Prompts, Proposal, Request, Silent, decode, encode,
-    proposals,
+    Checkpoint, Conditions, Experts, Machine, ModelFolder, Plan, Proposal, Request, Silent, decode,
+    encode, proposals,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn request(width: usize, height: usize, frames: usize) -> Request {
         guidance_scale_low: 4.0,
         flow_shift: 3.0,
         seed: 0,
-        sampler: Default::default(),
+        ..Request::default()
     }
 }
 
@@ -49,12 +49,13 @@ fn a_run_takes_what_its_plan_says() {
     assert_eq!(text.weights, plan.text.usage.weights);
     assert!(text.working() <= plan.text.usage.working(), "planned for the longest prompt");
 
-    let denoise = |prompts: &Prompts| {
+    let denoise = |prompts: &Conditions| {
         let experts =
             Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
         let mut exec = machine.executor(machine.transformer).unwrap();
+        let start = Checkpoint::start(&request, folder.latent_grid().unwrap());
         experts
-            .denoise(&mut exec, &request, prompts, None, &mut Silent, &mut |_, _| Ok(()))
+            .denoise(&mut exec, &request, prompts, start, &mut Silent, &mut |_, _| Ok(()))
             .unwrap()
     };
     let (experts, latents) = measured(|| denoise(&prompts));
@@ -136,7 +137,7 @@ fn what_does_not_fit_is_named() {
     for fitting in
         [Request { frames: fewer, ..large.clone() }, Request { width, height, ..large.clone() }]
     {
-        fitting.check().unwrap();
+        fitting.check(folder.latent_grid().unwrap()).unwrap();
         let plan = Plan::new(&machine, &model, &fitting, None).unwrap();
         assert!(plan.too_large().is_none(), "{fitting:?}");
     }

@@ -5,7 +5,7 @@ use e2e::{Comparison, converted, fixture, open_model, repository};
 use gguf::{DType, File, TensorSpec, Writer};
 use gguf_video::ggml::{Device, Executor, HostTensor, Precision};
 use gguf_video::pipeline::{
-    Experts, Machine, ModelFolder, Request, Silent, decode, encode, generate,
+    Checkpoint, Experts, Machine, ModelFolder, Request, Silent, decode, encode, generate,
 };
 use half::{bf16, f16};
 use std::fs;
@@ -98,7 +98,7 @@ fn request() -> Request {
         guidance_scale_low: 3.0,
         flow_shift: 3.0,
         seed: 5,
-        sampler: Default::default(),
+        ..Request::default()
     }
 }
 
@@ -108,8 +108,9 @@ fn make(folder: &ModelFolder) -> Made {
     let prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let prompt = prompts.positive.clone();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
+    let start = Checkpoint::start(&request, folder.latent_grid().unwrap());
     let latents = experts
-        .denoise(&mut exec, &request, &prompts, None, &mut Silent, &mut |_, _| Ok(()))
+        .denoise(&mut exec, &request, &prompts, start, &mut Silent, &mut |_, _| Ok(()))
         .unwrap();
     let mut video = Vec::new();
     let mut push = |frame: &gguf_video::output::Frame| {

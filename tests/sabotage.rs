@@ -5,7 +5,7 @@ use e2e::{converted, repository};
 use gguf_video::ggml::{Device, Precision};
 use gguf_video::judge::{Judge, Verdict};
 use gguf_video::pipeline::{
-    Experts, Machine, ModelFolder, Prompts, Request, Silent, Vitals, decode, encode,
+    Checkpoint, Conditions, Experts, Machine, ModelFolder, Request, Silent, Vitals, decode, encode,
 };
 use tempfile::TempDir;
 
@@ -37,16 +37,17 @@ fn make(folder: &ModelFolder) -> Made {
         guidance_scale_low: 4.0,
         flow_shift: 3.0,
         seed: 0,
-        sampler: Default::default(),
+        ..Request::default()
     };
     let machine = Machine::on(Device::cpu(), Precision::Native, 1);
     let mut exec = machine.executor(machine.text).unwrap();
-    let prompts: Prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
+    let prompts: Conditions = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
     let mut vitals = Vec::new();
     let mut exec = machine.executor(machine.transformer).unwrap();
+    let start = Checkpoint::start(&request, folder.latent_grid().unwrap());
     let latents = experts
-        .denoise(&mut exec, &request, &prompts, None, &mut Silent, &mut |step, _| {
+        .denoise(&mut exec, &request, &prompts, start, &mut Silent, &mut |step, _| {
             vitals.push(Vitals::of(step));
             Ok(())
         })

@@ -17,11 +17,12 @@
 use e2e::synthetic::{self, Transformer, Values};
 use gguf::{DType, File};
 use gguf_video::ggml::{Device, Executor, Family, HostTensor, Precision, Rates, Weights};
-use gguf_video::models::Denoiser;
 use gguf_video::models::wan::{Config, WanModel};
+use gguf_video::models::{Context, Denoiser};
 use gguf_video::pipeline::run_folder::{OutputRecord, Record, RunFolder};
 use gguf_video::pipeline::{
-    Experts, Machine, Progress, Prompts, Request, Silent, Step, Vitals, choose_device,
+    Checkpoint, Conditions, Experts, LatentGrid, Machine, Progress, Request, Silent, Step, Vitals,
+    choose_device,
 };
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -164,7 +165,7 @@ fn measure(
     let mut most = before;
     let model_on_device = model(file, device);
     let mut exec = options.executor(device, Precision::Native);
-    let text = model_on_device.condition(&mut exec, &prompt()).unwrap();
+    let text = model_on_device.condition(&mut exec, Context::text(&prompt())).unwrap();
     let mut seconds = f64::INFINITY;
     for pass in 0..=options.forwards {
         let begin = Instant::now();
@@ -175,7 +176,8 @@ fn measure(
             }
             ControlFlow::Continue(())
         };
-        let velocity = model_on_device.velocity(&mut exec, latents, 500, &text, tick).unwrap();
+        let velocity =
+            model_on_device.velocity(&mut exec, latents, 500.0.into(), &text, tick).unwrap();
         assert!(velocity.data.iter().all(|v| v.is_finite()), "{dtype}: not finite");
         if pass > 0 {
             seconds = seconds.min(begin.elapsed().as_secs_f64());
@@ -186,9 +188,11 @@ fn measure(
     planned.forget_peak();
     let mut dry = options.executor(planned, Precision::Native);
     let model = model(file, planned);
-    let text = model.condition(&mut dry, &prompt()).unwrap();
+    let text = model.condition(&mut dry, Context::text(&prompt())).unwrap();
     let prepared = dry.done().work;
-    model.velocity(&mut dry, latents, 500, &text, &mut || ControlFlow::Continue(())).unwrap();
+    model
+        .velocity(&mut dry, latents, 500.0.into(), &text, &mut || ControlFlow::Continue(()))
+        .unwrap();
     let rates = Rates::measure(device, Precision::Native, threads, dtype).unwrap();
     let planned_seconds = rates.seconds(dry.done().work + prepared * -1.0);
     println_line(&format!(
@@ -214,9 +218,9 @@ fn steps(options: &Options, file: &Arc<File>, sides: [i64; 3], clip: &str, dtype
         guidance_scale_low: 4.0,
         flow_shift: 12.0,
         seed: 0,
-        sampler: Default::default(),
+        ..Request::default()
     };
-    let prompts = Prompts { positive: prompt(), negative: Some(prompt()) };
+    let prompts = Conditions::prompts(prompt(), Some(prompt()));
     let mut exec = options.executor(options.device, Precision::Native);
     let run = options.kept.as_ref().map(|folder| {
         let machine = Machine::on(options.device, Precision::Native, options.threads);
@@ -239,7 +243,8 @@ fn steps(options: &Options, file: &Arc<File>, sides: [i64; 3], clip: &str, dtype
         Ok(())
     };
     let experts = Experts::new(file.clone(), None).unwrap();
-    experts.denoise(&mut exec, &request, &prompts, None, &mut Silent, &mut observe).unwrap();
+    let start = Checkpoint::start(&request, LatentGrid { channels: 16, pixels: 8 });
+    experts.denoise(&mut exec, &request, &prompts, start, &mut Silent, &mut observe).unwrap();
     let timed = times.len() - 1;
     let seconds = (times[timed] - times[0]).as_secs_f64() / timed as f64;
     let kept = match run {
@@ -274,9 +279,9 @@ fn check(options: &Options, file: &Arc<File>, latents: &HostTensor, clip: &str, 
     let forward = |device, precision| {
         let model = model(file, device);
         let mut exec = options.executor(device, precision);
-        let text = model.condition(&mut exec, &prompt()).unwrap();
+        let text = model.condition(&mut exec, Context::text(&prompt())).unwrap();
         let go_on = &mut || ControlFlow::Continue(());
-        model.velocity(&mut exec, latents, 500, &text, go_on).unwrap()
+        model.velocity(&mut exec, latents, 500.0.into(), &text, go_on).unwrap()
     };
     let expected = forward(Device::cpu(), Precision::Strict);
     let got = forward(options.device, Precision::Native);

@@ -5,9 +5,8 @@ use super::{Class, Clip};
 use gguf_video::ggml::{Device, HostTensor, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::noise::Generator;
-use gguf_video::pipeline::schedule::Schedule;
 use gguf_video::pipeline::{
-    Experts, Machine, ModelFolder, Progress, Request, Silent, Step, decode, encode,
+    Checkpoint, Experts, Machine, ModelFolder, Progress, Request, Silent, Step, decode, encode,
 };
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
@@ -38,7 +37,7 @@ impl Order<'_> {
             guidance_scale_low: 4.0,
             flow_shift: 3.0,
             seed: self.seed,
-            sampler: Default::default(),
+            ..Request::default()
         }
     }
 }
@@ -67,7 +66,9 @@ impl Demo {
             steps.push(step.latents.clone());
             Ok(())
         };
-        experts.unwrap().denoise(exec, &request, &prompts, None, &mut Silent, &mut keep).unwrap();
+        let start = Checkpoint::start(&request, self.folder.latent_grid().unwrap());
+        let experts = experts.unwrap();
+        experts.denoise(exec, &request, &prompts, start, &mut Silent, &mut keep).unwrap();
         steps
     }
 
@@ -109,7 +110,7 @@ const UNDECIDED: f32 = 2.0 / 3.0;
 
 /// What `order` shows after each early step.
 pub fn undecided(demo: &Rc<Demo>, order: Order<'_>) -> Vec<Clip> {
-    let schedule = Schedule::flow(order.steps, order.request().flow_shift).unwrap();
+    let schedule = order.request().schedule().unwrap();
     let early = |step: usize| schedule.sigmas[step + 1] >= UNDECIDED - 1e-4;
     let latents = demo.denoise(order).into_iter().enumerate();
     let clip = |(step, latents): (usize, HostTensor)| {

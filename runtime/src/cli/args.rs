@@ -4,6 +4,7 @@ use super::Failure;
 use crate::ggml::Precision;
 use crate::models::wan::Config;
 use crate::pipeline::sampler::SamplerKind;
+use crate::pipeline::schedule::Spacing;
 use crate::pipeline::{DeviceError, Experts, Machine, ModelFolder, Places, Request, choose_device};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -106,7 +107,8 @@ pub(super) fn open(
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
     let experts = experts.map_err(Failure::request)?;
     let request = video.request(seed, experts.config(), experts.low_config());
-    request.check().map_err(Failure::request)?;
+    let grid = folder.latent_grid().map_err(Failure::request)?;
+    request.check(grid).map_err(Failure::request)?;
     Ok((folder, request))
 }
 
@@ -156,6 +158,10 @@ impl VideoArgs {
             flow_shift: self.flow_shift.unwrap_or(shift),
             seed: seed.unwrap_or_else(fresh_seed),
             sampler: self.sampler,
+            spacing: Spacing::Flow,
+            guidance_until: None,
+            image: None,
+            last_image: None,
         }
     }
 }

@@ -48,30 +48,58 @@ pub trait TextEncoder {
     fn ticks(&self) -> u64;
 }
 
+/// What a clip is conditioned on.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Hidden states `[N, C]` of the prompt's tokens.
+    pub text: &'a HostTensor,
+    /// An image encoder's features `[M, C]`, for models that attend to them.
+    pub image: Option<&'a HostTensor>,
+}
+
+impl<'a> Context<'a> {
+    pub fn text(text: &'a HostTensor) -> Self {
+        Self { text, image: None }
+    }
+}
+
+/// Timesteps (0 to 1000) of a clip's latent frames.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Timesteps {
+    pub clip: f32,
+    /// Of the first latent frame: 0, where it is given and stays.
+    pub first_frame: f32,
+}
+
+impl From<f32> for Timesteps {
+    fn from(timestep: f32) -> Self {
+        Self { clip: timestep, first_frame: timestep }
+    }
+}
+
 /// A flow-matching model of latents.
 pub trait Denoiser {
-    /// What depends on the prompt alone, computed once and kept on the device.
+    /// What depends on the context alone, computed once and kept on the device.
     type Conditioning;
 
-    /// `text`: hidden states `[N, C]` of the prompt's tokens.
     fn condition(
         &self,
         exec: &mut Executor,
-        text: &HostTensor,
+        context: Context<'_>,
     ) -> Result<Self::Conditioning, ComputeError>;
 
-    /// The velocity at `latents` `[C, F, H, W]` and `timestep` (0 to 1000).
+    /// The velocity `[C, F, H, W]` at `latents`, which have all channels that the model takes.
     fn velocity(
         &self,
         exec: &mut Executor,
         latents: &HostTensor,
-        timestep: i64,
+        timesteps: Timesteps,
         conditioning: &Self::Conditioning,
         tick: Tick,
     ) -> Result<HostTensor, ComputeError>;
 
     /// Ticks of one [`Denoiser::velocity`] at `latents` `[C, F, H, W]`.
-    fn ticks(&self, limits: &Limits, latents: Shape) -> u64;
+    fn ticks(&self, limits: &Limits, latents: Shape, timesteps: Timesteps) -> u64;
 }
 
 fn ticked(tick: Tick) -> Result<(), ComputeError> {

@@ -1,25 +1,18 @@
 //! The denoising loop, after `WanPipeline.__call__` of diffusers 0.42.1.
 
+use super::conditions::Conditions;
 use super::error::GenerateError;
 use super::load::load_weights;
 use super::noise::Generator;
 use super::progress::{Progress, Stage, ticker};
-use super::request::Request;
+use super::request::{LatentGrid, Request};
 use super::sampler::{Sampler, State};
-use super::schedule::Schedule;
 use crate::ggml::{ComputeError, Executor, HostTensor};
 use crate::models::wan::{Conditioning, Config, WanModel};
-use crate::models::{Denoiser, ModelError};
+use crate::models::{Denoiser, ModelError, Timesteps};
 use gguf::File;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// A prompt and a negative prompt as the text encoder left them, `[N, C]` each.
-pub struct Prompts {
-    pub positive: HostTensor,
-    /// Only for guided runs.
-    pub negative: Option<HostTensor>,
-}
 
 /// The one or two transformers of a pipeline.
 pub struct Experts {
@@ -29,21 +22,31 @@ pub struct Experts {
     keep: bool,
 }
 
-/// An expert ready to work on one prompt.
+/// An expert ready to work on one clip.
 struct Loaded {
     model: WanModel,
     positive: Conditioning,
     negative: Option<Conditioning>,
 }
 
-/// Where a run stands between two steps, whole: what comes after depends on nothing else. (The noise
-/// is drawn once, at the start; no sampler draws more.)
+/// Where a run stands between two steps, whole: what comes after depends on nothing else. (Noise that
+/// a sampler draws on the way follows from the seed and the number of the step.)
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// `[C, F, H, W]`.
     pub latents: HostTensor,
     /// It knows how many steps are done.
     pub sampler: State,
+}
+
+impl Checkpoint {
+    /// Before the first step: the noise that the request's seed stands for.
+    pub fn start(request: &Request, grid: LatentGrid) -> Self {
+        let shape = request.latents(grid);
+        let count = shape.iter().product::<i64>() as usize;
+        let noise = Generator::new(request.seed).normal(count);
+        Self { latents: HostTensor::new(shape, noise), sampler: State::default() }
+    }
 }
 
 /// What a step of the loop did. Tensors are `[C, F, H, W]`.
@@ -75,6 +78,13 @@ struct Velocities {
     positive: HostTensor,
     negative: Option<HostTensor>,
     guided: HostTensor,
+}
+
+impl Velocities {
+    fn map(self, f: impl Fn(HostTensor) -> HostTensor) -> Self {
+        let Self { positive, negative, guided } = self;
+        Self { positive: f(positive), negative: negative.map(&f), guided: f(guided) }
+    }
 }
 
 impl Experts {
@@ -114,11 +124,11 @@ impl Experts {
     }
 
     /// Whether a timestep is the low-noise expert's.
-    pub(super) fn is_low(&self, timestep: i64) -> bool {
+    pub(super) fn is_low(&self, timestep: f32) -> bool {
         let Some(boundary) = self.config().boundary_ratio else { return false };
         // 0.9 in the file means 0.9, not the nearest F32: timestep 900 belongs to the high-noise one.
         let boundary: f64 = boundary.to_string().parse().expect("a number's own digits");
-        self.low.is_some() && (timestep as f64) < boundary * 1000.0
+        self.low.is_some() && f64::from(timestep) < boundary * 1000.0
     }
 
     fn expert(&self, low: bool) -> &(Arc<File>, Config) {
@@ -132,15 +142,16 @@ impl Experts {
     fn load(
         &self,
         low: bool,
-        prompts: &Prompts,
+        conditions: &Conditions,
         exec: &mut Executor,
         progress: &mut dyn Progress,
     ) -> Result<Loaded, ModelError> {
         let (file, config) = self.expert(low);
         let weights = load_weights(file, exec.device(), progress)?;
         let model = WanModel::new(&weights, config.clone())?;
-        let positive = model.condition(exec, &prompts.positive)?;
-        let negative = prompts.negative.as_ref().map(|n| model.condition(exec, n)).transpose()?;
+        let positive = model.condition(exec, conditions.context())?;
+        let negative =
+            conditions.negative_context().map(|c| model.condition(exec, c)).transpose()?;
         Ok(Loaded { model, positive, negative })
     }
 
@@ -150,28 +161,22 @@ impl Experts {
         &self,
         exec: &mut Executor,
         request: &Request,
-        prompts: &Prompts,
-        from: Option<Checkpoint>,
+        conditions: &Conditions,
+        from: Checkpoint,
         progress: &mut dyn Progress,
         observe: Observe<'_>,
     ) -> Result<HostTensor, GenerateError> {
-        let schedule = Schedule::flow(request.steps, request.flow_shift)?;
-        let mut sampler = request.sampler.start(&schedule);
-        let (mut latents, first) = match from {
-            Some(Checkpoint { latents, sampler: state }) => {
-                let step = state.step;
-                sampler.restore(state)?;
-                (latents, step)
-            }
-            None => (initial_noise(request, self.config().channels), 0),
-        };
+        let schedule = request.schedule()?;
+        let images = &conditions.images;
+        let mut sampler = request.sampler.start(&schedule, request.seed);
+        let (mut latents, first) = (images.keep_frame(from.latents), from.sampler.step);
+        sampler.restore(from.sampler)?;
         let (stage, limits) = (Stage::Denoise { steps: request.steps }, exec.limits());
-        let passes = if request.guided() { 2 } else { 1 };
-        let ticks = |t: &i64| {
+        let ticks = |(index, t): (usize, &f32)| {
             let (_, config) = self.expert(self.is_low(*t));
-            config.ticks(&limits, latents.shape) * passes
+            config.ticks(&limits, latents.shape, images.timesteps(*t)) * request.passes(index)
         };
-        let ticks: Vec<u64> = schedule.timesteps.iter().map(ticks).collect();
+        let ticks: Vec<u64> = schedule.timesteps.iter().enumerate().map(ticks).collect();
         let mut loaded: [Option<Loaded>; 2] = [None, None];
         for (index, &timestep) in schedule.timesteps.iter().enumerate().skip(first) {
             let low = self.is_low(timestep);
@@ -179,14 +184,16 @@ impl Experts {
                 if !self.keep {
                     loaded = [None, None];
                 }
-                loaded[usize::from(low)] = Some(self.load(low, prompts, exec, progress)?);
+                loaded[usize::from(low)] = Some(self.load(low, conditions, exec, progress)?);
                 progress.begin(stage, ticks[..index].iter().sum(), ticks.iter().sum());
             }
             progress.step(index);
             let expert = loaded[usize::from(low)].as_ref().expect("just loaded");
             let scale = if low { request.guidance_scale_low } else { request.guidance_scale };
+            let scale = (request.passes(index) > 1).then_some(scale);
+            let (input, timesteps) = (images.input(&latents), images.timesteps(timestep));
             let compute = |exec: &mut Executor, progress: &mut dyn Progress| {
-                expert.velocities(exec, &latents, timestep, scale, progress)
+                expert.velocities(exec, &input, timesteps, scale, progress)
             };
             let mut recovered = None;
             let velocities = match compute(exec, progress) {
@@ -208,13 +215,14 @@ impl Experts {
                 }
                 other => other.into(),
             })?;
+            let velocities = velocities.map(|v| images.rest_frame(v));
             let guided = &velocities.guided;
             GenerateError::check_finite(&guided.data, || {
                 let expert = if low { "low-noise" } else { "high-noise" };
                 format!("step {} of {} (the {expert} expert)", index + 1, request.steps)
             })?;
             let next = sampler.step(&latents.data, &guided.data);
-            let next = HostTensor::new(latents.shape, next);
+            let next = images.keep_frame(HostTensor::new(latents.shape, next));
             let step = Step {
                 index,
                 steps: request.steps,
@@ -251,29 +259,22 @@ impl Progress for Resting<'_> {
     }
 }
 
-/// The noise a seed stands for, `[C, F, H, W]`.
-pub fn initial_noise(request: &Request, channels: i64) -> HostTensor {
-    let shape = request.latents(channels);
-    let count = shape.iter().product::<i64>() as usize;
-    HostTensor::new(shape, Generator::new(request.seed).normal(count))
-}
-
 impl Loaded {
-    /// Classifier-free guidance: `u + scale · (v - u)`.
+    /// Classifier-free guidance: `u + scale · (v - u)`, or none.
     fn velocities(
         &self,
         exec: &mut Executor,
-        latents: &HostTensor,
-        timestep: i64,
-        scale: f32,
+        input: &HostTensor,
+        timesteps: Timesteps,
+        scale: Option<f32>,
         progress: &mut dyn Progress,
     ) -> Result<Velocities, ModelError> {
         let mut velocity = |conditioning| {
             let tick = &mut ticker(progress);
-            self.model.velocity(exec, latents, timestep, conditioning, tick)
+            self.model.velocity(exec, input, timesteps, conditioning, tick)
         };
         let v = velocity(&self.positive)?;
-        let Some(negative) = &self.negative else {
+        let Some((negative, scale)) = self.negative.as_ref().zip(scale) else {
             return Ok(Velocities { guided: v.clone(), positive: v, negative: None });
         };
         let u = velocity(negative)?;

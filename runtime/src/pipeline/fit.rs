@@ -4,7 +4,7 @@ use super::error::GenerateError;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
 use super::plan::{Part, Plan};
-use super::request::{FRAMES_MULTIPLE, Request, SIZE_MULTIPLE};
+use super::request::{FRAMES_MULTIPLE, Request};
 use crate::ggml::Family;
 use gguf::{DType, File};
 use std::fmt;
@@ -59,8 +59,9 @@ pub fn proposals(
     let fewer = |n: usize| count * n / PARTS * FRAMES_MULTIPLE + 1;
     let frames = most(|n| fits(&Request { frames: fewer(n), ..request.clone() }))?;
     found.extend(frames.map(|n| Proposal::Frames(fewer(n))));
+    let multiple = folder.latent_grid()?.size_multiple();
     let smaller = |n: usize| {
-        let side = |side: usize| (side / SIZE_MULTIPLE * n / PARTS).max(1) * SIZE_MULTIPLE;
+        let side = |side: usize| (side / multiple * n / PARTS).max(1) * multiple;
         (side(request.width), side(request.height))
     };
     let size = most(|n| {

@@ -10,8 +10,9 @@ use super::machine::Machine;
 use super::noise::Generator;
 use super::progress::{Progress, Silent, Stage, ticker};
 use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Precision};
+use crate::models::Context;
 use crate::models::wan::vae::{self, WanVae};
-use crate::models::wan::{BlockQuestion, BlockValues, Config, TEXT_KEYS, TEXT_VALUES, WanModel};
+use crate::models::wan::{BlockQuestion, BlockValues, Config, WanModel, of_context};
 use gguf::File;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 /// Tokens whose results are compared.
 const TOKENS: usize = 64;
 /// The noise level that the block is asked at: half noise, half clip.
-const TIMESTEP: i64 = 500;
+const TIMESTEP: f32 = 500.0;
 /// An error so many times as large as rounding explains is a fault.
 const FAULT: f64 = 3.0;
 /// Rows beyond which all products on CUDA take operands of F16, however a block is cut.
@@ -70,19 +71,20 @@ impl FullSize<'_> {
         }
     }
 
-    /// The first block of the transformer in `file`, for a clip of clean `latents` `[C, F, H, W]` and
-    /// a prompt's hidden states `text`.
+    /// The first block of the transformer in `file`, for a clip of clean `latents` `[C, F, H, W]` (all
+    /// channels that the model takes) in its context.
     pub fn block(
         &mut self,
         file: &Arc<File>,
         latents: &HostTensor,
-        text: &HostTensor,
+        context: Context<'_>,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Comparison>, GenerateError> {
         let mixed = half_noise(latents);
         let [_, f, h, w] = mixed.shape.full();
         let tokens = sample((f * h * w / 4) as usize);
-        let question = BlockQuestion { latents: &mixed, timestep: TIMESTEP, text, tokens: &tokens };
+        let (latents, timestep) = (&mixed, TIMESTEP);
+        let question = BlockQuestion { latents, timestep, context, tokens: &tokens };
         let config = Config::new(file)?;
         let expert = config.expert;
         let model = |device, progress: &mut dyn Progress| -> Result<_, GenerateError> {
@@ -107,7 +109,7 @@ impl FullSize<'_> {
         let rounded = rounded.collect::<Result<Vec<_>, GenerateError>>()?;
         let mut comparisons = Vec::new();
         for (i, (what, expected)) in expected.iter().enumerate() {
-            let of_prompt = [TEXT_KEYS, TEXT_VALUES].contains(what);
+            let of_prompt = of_context(what);
             let like = |p: &Precision| of_prompt || clip.contains(p);
             let rounded = rounded.iter().filter(|(p, _)| like(p)).map(|(_, values)| &values[i].1);
             let what = format!("{what} of the {}", expert.name());

@@ -1,7 +1,8 @@
 //! A request to frames: encode, denoise, decode. Each part has an executor of its own, and its
 //! memory is gone before the next comes.
 
-use super::denoise::{Checkpoint, Experts, Prompts, Step};
+use super::conditions::Conditions;
+use super::denoise::{Checkpoint, Experts, Step};
 use super::error::GenerateError;
 use super::load::load_weights;
 use super::machine::Machine;
@@ -58,10 +59,10 @@ pub fn generate(
         checkpoint => {
             timings.whole = checkpoint.is_none();
             let begin = Instant::now();
-            let prompts = run.prompts(progress)?;
+            let conditions = run.conditions(progress)?;
             timings.encode = begin.elapsed();
             let begin = Instant::now();
-            let latents = run.denoise(&prompts, checkpoint, progress)?;
+            let latents = run.denoise(&conditions, checkpoint, progress)?;
             timings.denoise = begin.elapsed();
             latents
         }
@@ -86,8 +87,8 @@ impl Run<'_> {
     fn checkpoint(&self) -> Result<Option<Checkpoint>, GenerateError> {
         let checkpoint = self.kept.map(|kept| kept.run.checkpoint()).transpose()?.flatten();
         if let Some(Checkpoint { latents, .. }) = &checkpoint {
-            let channels = wan::Config::new(&self.folder.transformer)?.channels;
-            let (found, expected) = (latents.shape, Shape::from(self.request.latents(channels)));
+            let (found, expected) =
+                (latents.shape, Shape::from(self.request.latents(self.folder.latent_grid()?)));
             if found != expected {
                 return Err(GenerateError::Checkpoint { found, expected });
             }
@@ -95,22 +96,22 @@ impl Run<'_> {
         Ok(checkpoint)
     }
 
-    fn prompts(&self, progress: &mut dyn Progress) -> Result<Prompts, GenerateError> {
-        let known = self.kept.map(|kept| kept.run.prompts()).transpose()?.flatten();
-        if let Some(prompts) = known {
-            return Ok(prompts);
+    fn conditions(&self, progress: &mut dyn Progress) -> Result<Conditions, GenerateError> {
+        let known = self.kept.map(|kept| kept.run.conditions()).transpose()?.flatten();
+        if let Some(conditions) = known {
+            return Ok(conditions);
         }
         let exec = &mut self.machine.executor(self.machine.text)?;
-        let prompts = encode(exec, self.folder, self.request, progress)?;
-        if let Some(Err(e)) = self.kept.map(|kept| kept.run.save_prompts(&prompts)) {
-            progress.warn(&format!("the prompts aren't saved: {e}"));
+        let conditions = encode(exec, self.folder, self.request, progress)?;
+        if let Some(Err(e)) = self.kept.map(|kept| kept.run.save_conditions(&conditions)) {
+            progress.warn(&format!("the encoded prompts aren't saved: {e}"));
         }
-        Ok(prompts)
+        Ok(conditions)
     }
 
     fn denoise(
         &self,
-        prompts: &Prompts,
+        conditions: &Conditions,
         from: Option<Checkpoint>,
         progress: &mut dyn Progress,
     ) -> Result<HostTensor, GenerateError> {
@@ -119,7 +120,11 @@ impl Run<'_> {
         experts.keep_both(self.keep_both);
         let exec = &mut self.machine.executor(self.machine.transformer)?;
         let observe = &mut |step: &Step<'_>, progress: &mut dyn Progress| self.step(step, progress);
-        experts.denoise(exec, self.request, prompts, from, progress, observe)
+        let from = match from {
+            Some(checkpoint) => checkpoint,
+            None => Checkpoint::start(self.request, self.folder.latent_grid()?),
+        };
+        experts.denoise(exec, self.request, conditions, from, progress, observe)
     }
 
     /// What happens after each step: the numbers are looked at, and all is kept.
@@ -195,7 +200,7 @@ pub fn encode(
     folder: &ModelFolder,
     request: &Request,
     progress: &mut dyn Progress,
-) -> Result<Prompts, GenerateError> {
+) -> Result<Conditions, GenerateError> {
     let file = &folder.text_encoder;
     let tokenizer = Tokenizer::from_metadata(file.metadata())
         .map_err(|cause| GenerateError::Tokenizer(file.path().to_owned(), cause))?;
@@ -218,7 +223,7 @@ pub fn encode(
     let positive = embed(&request.prompt)?;
     GenerateError::check_finite(&positive.data, || "the encoded prompt".into())?;
     let negative = request.guided().then(|| embed(&request.negative_prompt)).transpose()?;
-    Ok(Prompts { positive, negative })
+    Ok(Conditions::prompts(positive, negative))
 }
 
 /// Latents `[C, F, H, W]` to 8-bit frames.

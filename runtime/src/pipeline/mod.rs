@@ -1,6 +1,7 @@
 //! From a request to frames.
 
 mod calibration;
+mod conditions;
 mod denoise;
 mod disk;
 mod error;
@@ -25,7 +26,8 @@ mod watch;
 mod whole_file;
 
 pub use calibration::{Basis, Calibration};
-pub use denoise::{Checkpoint, Experts, Observe, Prompts, Step, initial_noise};
+pub use conditions::{Conditions, Images};
+pub use denoise::{Checkpoint, Experts, Observe, Step};
 pub use disk::free_space;
 pub use error::GenerateError;
 pub use fit::{Proposal, proposals};
@@ -38,5 +40,5 @@ pub use model_folder::{FolderError, ModelFolder, Places};
 pub use plan::{Part, Plan};
 pub use preview::Projection;
 pub use progress::{Progress, Silent, Stage};
-pub use request::{Request, RequestError};
+pub use request::{LatentGrid, Request, RequestError};
 pub use watch::{Vitals, clean_latents};

@@ -1,6 +1,8 @@
 //! Which files of a folder make a pipeline: told by what is in them, never by their names.
 
-use crate::models::wan::Expert;
+use super::request::LatentGrid;
+use crate::models::ModelError;
+use crate::models::wan::{Expert, vae};
 use gguf::File;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,11 @@ impl ModelFolder {
 }
 
 impl ModelFolder {
+    /// What the VAE makes of clips.
+    pub fn latent_grid(&self) -> Result<LatentGrid, ModelError> {
+        Ok(LatentGrid::from(&vae::Config::new(&self.vae)?))
+    }
+
     /// Each file and what it is called in records: `high_noise`, `low_noise`, `text_encoder`, `vae`.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Arc<File>)> {
         let low = self.transformer_2.iter().map(|file| ("low_noise", file));

@@ -10,12 +10,11 @@ use super::load::load_weights;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
 use super::progress::Silent;
-use super::request::Request;
-use super::schedule::Schedule;
+use super::request::{LatentGrid, Request};
 use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Rates, Usage, Work};
 use crate::models::text::Umt5Encoder;
 use crate::models::wan::{Config, WanModel, vae};
-use crate::models::{Denoiser, TextEncoder};
+use crate::models::{Context, Denoiser, TextEncoder, Timesteps};
 use gguf::{DType, File};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -120,9 +119,10 @@ impl Plan {
 fn kept(folder: &ModelFolder, request: &Request) -> Result<u64, GenerateError> {
     const PREVIEWS: i64 = 4_000_000;
     let config = Config::new(&folder.transformer)?;
-    let latents = request.latents(config.channels).iter().product::<i64>();
+    let latents = request.latents(folder.latent_grid()?).iter().product::<i64>();
     let prompts = 2 * config.text_len * config.text_dim;
-    Ok(((8 * latents + prompts) * size_of::<f32>() as i64 + PREVIEWS) as u64)
+    let image = if config.takes_image_latents() { 2 * latents } else { 0 };
+    Ok(((8 * latents + image + prompts) * size_of::<f32>() as i64 + PREVIEWS) as u64)
 }
 
 /// Tells seconds from work.
@@ -202,29 +202,43 @@ fn experts(
     clock: &mut Clock<'_>,
 ) -> Result<Vec<Part>, GenerateError> {
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
-    let schedule = Schedule::flow(request.steps, request.flow_shift)?;
+    let schedule = request.schedule()?;
+    let grid = folder.latent_grid()?;
     let mut parts = Vec::new();
     for (low, (file, config)) in experts.files().enumerate() {
-        let steps = schedule.timesteps.iter().filter(|t| experts.is_low(**t) == (low == 1)).count();
+        let own = schedule.timesteps.iter().map(|t| experts.is_low(*t) == (low == 1));
+        let passes = own.enumerate().map(|(i, own)| if own { request.passes(i) } else { 0 });
+        let passes: u64 = passes.sum();
         let mut exec = machine.executor(machine.transformer)?;
         let books = Books::open(machine.transformer, clock.machine.transformer);
         let weights = load_weights(file, machine.transformer, &mut Silent)?;
         let model = WanModel::new(&weights, config.clone())?;
         let prompt = HostTensor::zeros([config.text_len, config.text_dim]);
-        let passes = if request.guided() { 2 } else { 1 };
-        let mut conditionings = Vec::new();
-        for _ in 0..passes {
-            conditionings.push(model.condition(&mut exec, &prompt)?);
+        let features = config.image_dim.map(|c| HostTensor::zeros([image_rows(config), c]));
+        let context = Context { text: &prompt, image: features.as_ref() };
+        let mut conditionings = vec![model.condition(&mut exec, context)?];
+        if request.guided() {
+            conditionings.push(model.condition(&mut exec, context)?);
         }
         let before = exec.done().work;
-        let latents = HostTensor::zeros(request.latents(config.channels));
-        model.velocity(&mut exec, &latents, 500, &conditionings[0], &mut go_on)?;
+        let [_, frames, rows, columns] = request.latents(grid);
+        let latents = HostTensor::zeros([config.in_channels, frames, rows, columns]);
+        // A given frame has a timestep of its own.
+        let given = config.expand_timesteps && request.image.is_some();
+        let first_frame = if given { 0.0 } else { 500.0 };
+        let timesteps = Timesteps { clip: 500.0, first_frame };
+        model.velocity(&mut exec, &latents, timesteps, &conditionings[0], &mut go_on)?;
         let forward = exec.done().work + before * -1.0;
         let name = config.expert.name();
-        let work = before + forward * (steps * passes) as f64;
+        let work = before + forward * passes as f64;
         parts.push(clock.close(books, name, &exec, (work, main_type(file)))?);
     }
     Ok(parts)
+}
+
+/// Rows of an image encoder's features: of a class token and 16x16 patches, for each image.
+fn image_rows(config: &Config) -> i64 {
+    config.image_positions.unwrap_or(257)
 }
 
 fn decoder(
@@ -236,7 +250,7 @@ fn decoder(
     let mut exec = machine.executor(machine.vae)?;
     let books = Books::open(machine.vae, clock.machine.vae);
     let config = vae::Config::new(&folder.vae)?;
-    let shape = request.latents(config.z_dim);
+    let shape = request.latents(LatentGrid::from(&config));
     let vae = vae::WanVae::new(&load_weights(&folder.vae, machine.vae, &mut Silent)?, config)?;
     let mut decoding = vae.decode(&exec, HostTensor::zeros(shape))?;
     let mut work = Work::default();

@@ -5,7 +5,8 @@
 //! for (tiny runs pass where full size fails: watchdogs, offsets of 32 bits, row limits), and a sample of
 //! their results is computed once more on the CPU in F32.
 
-use super::denoise::{Experts, Prompts};
+use super::conditions::Conditions;
+use super::denoise::{Checkpoint, Experts};
 use super::error::GenerateError;
 use super::full_size::{Comparison, FullSize};
 use super::generate::{decode, encode};
@@ -141,17 +142,19 @@ impl Preflight<'_> {
         let steps = TINY_STEPS;
         let tiny = Request { width, height, frames, steps, ..self.request.clone() };
         let mut exec = self.machine.executor(self.machine.text)?;
-        let prompts = encode(&mut exec, self.folder, &tiny, progress)?;
+        let conditions = encode(&mut exec, self.folder, &tiny, progress)?;
         drop(exec);
-        let (latents, activations) = self.denoise(&tiny, &prompts, progress)?;
+        let (latents, activations) = self.denoise(&tiny, &conditions, progress)?;
         let tiny = self.tiny(latents.clone(), progress)?;
 
-        let latents = tiled(&latents, self.request);
+        let [_, shape @ ..] = self.request.latents(self.folder.latent_grid()?);
+        let input = tiled(&conditions.images.input(&latents), shape);
+        let latents = tiled(&latents, shape);
         let mut comparisons = Vec::new();
         let mut beside = FullSize { machine: self.machine, prepare: self.prepare };
         let (high, low) = (&self.folder.transformer, &self.folder.transformer_2);
         for file in std::iter::once(high).chain(low) {
-            comparisons.extend(beside.block(file, &latents, &prompts.positive, progress)?);
+            comparisons.extend(beside.block(file, &input, conditions.context(), progress)?);
         }
         comparisons.extend(beside.chunk(&self.folder.vae, &latents, progress)?);
         let passed = tiny.is_empty() && comparisons.iter().all(|c| c.passed);
@@ -182,7 +185,7 @@ impl Preflight<'_> {
     fn denoise(
         &mut self,
         tiny: &Request,
-        prompts: &Prompts,
+        conditions: &Conditions,
         progress: &mut dyn Progress,
     ) -> Result<(HostTensor, Vec<Activation>), GenerateError> {
         let (high, low) = (self.folder.transformer.clone(), self.folder.transformer_2.clone());
@@ -199,8 +202,9 @@ impl Preflight<'_> {
                 *entry = (most.into(), block.to_owned());
             }
         });
+        let start = Checkpoint::start(tiny, self.folder.latent_grid()?);
         let latents =
-            experts.denoise(&mut exec, tiny, prompts, None, progress, &mut |_, _| Ok(()))?;
+            experts.denoise(&mut exec, tiny, conditions, start, progress, &mut |_, _| Ok(()))?;
         let activations = largest.take().into_iter().map(|(place, (largest, block))| Activation {
             place,
             block,
@@ -234,11 +238,10 @@ fn place(tap: &str) -> Option<(&str, &str)> {
     Some((&tap[..end], &tap[end + 1..]))
 }
 
-/// The tiny clip's latents side by side, until they fill the clip that was asked for.
-fn tiled(tiny: &HostTensor, request: &Request) -> HostTensor {
+/// The tiny clip's latents side by side, until they fill the frames, rows and columns that were asked for.
+fn tiled(tiny: &HostTensor, shape: [i64; 3]) -> HostTensor {
     let [c, f, h, w] = tiny.shape.full().map(|d| d as usize);
-    let shape = request.latents(c as i64);
-    let [_, frames, rows, columns] = shape.map(|d| d as usize);
+    let [frames, rows, columns] = shape.map(|d| d as usize);
     let mut values = Vec::with_capacity(c * frames * rows * columns);
     for channel in 0..c {
         for frame in 0..frames {
@@ -248,5 +251,5 @@ fn tiled(tiny: &HostTensor, request: &Request) -> HostTensor {
             }
         }
     }
-    HostTensor::new(shape, values)
+    HostTensor::new([c as i64, shape[0], shape[1], shape[2]], values)
 }

@@ -1,16 +1,19 @@
 //! What a run was asked for, checked before anything is loaded.
 
 use super::sampler::SamplerKind;
+use super::schedule::{Schedule, ScheduleError, Spacing};
+use crate::models::wan::vae;
+use std::path::PathBuf;
 
-/// Pixels a side must be a multiple of: 8 by the VAE, 2 by the transformer's patches.
-pub(super) const SIZE_MULTIPLE: usize = 16;
+/// Latents along a side of the transformer's patches.
+const PATCH: usize = 2;
 /// Frames of one latent frame, but for the first.
 pub(super) const FRAMES_MULTIPLE: usize = 4;
 /// Positions the transformer's rotary embedding was made for, on each axis.
 const POSITIONS: usize = 1024;
 
 /// A complete, valid request.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     pub prompt: String,
     pub negative_prompt: String,
@@ -25,16 +28,27 @@ pub struct Request {
     pub flow_shift: f64,
     pub seed: u64,
     pub sampler: SamplerKind,
+    #[serde(default)]
+    pub spacing: Spacing,
+    /// Only so many steps are guided, where that is said.
+    #[serde(default)]
+    pub guidance_until: Option<usize>,
+    /// What the clip begins with.
+    #[serde(default)]
+    pub image: Option<PathBuf>,
+    /// What it ends with.
+    #[serde(default)]
+    pub last_image: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RequestError {
     #[error(
-        "the size is {width}x{height}; both sides must be multiples of {SIZE_MULTIPLE}, the nearest is {near_width}x{near_height}"
+        "the size is {width}x{height}; both sides must be multiples of {multiple}, the nearest is {near_width}x{near_height}"
     )]
-    Size { width: usize, height: usize, near_width: usize, near_height: usize },
-    #[error("the size is {width}x{height}; a side can't be longer than {}", POSITIONS * SIZE_MULTIPLE)]
-    TooLarge { width: usize, height: usize },
+    Size { width: usize, height: usize, multiple: usize, near_width: usize, near_height: usize },
+    #[error("the size is {width}x{height}; a side can't be longer than {longest}")]
+    TooLarge { width: usize, height: usize, longest: usize },
     #[error("{frames} frames can't be made; frames come as 4n + 1, the nearest is {nearest}")]
     Frames { frames: usize, nearest: usize },
     #[error("{frames} frames are too many; the model knows positions for {}", POSITIONS * FRAMES_MULTIPLE - 3)]
@@ -43,18 +57,40 @@ pub enum RequestError {
     Number { what: &'static str, value: f64, wanted: &'static str },
 }
 
+/// What a VAE makes of a clip.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LatentGrid {
+    /// Channels of a latent.
+    pub channels: i64,
+    /// Pixels along a side of what becomes of one latent.
+    pub pixels: usize,
+}
+
+impl From<&vae::Config> for LatentGrid {
+    fn from(config: &vae::Config) -> Self {
+        Self { channels: config.z_dim, pixels: config.spatial_factor() as usize }
+    }
+}
+
+impl LatentGrid {
+    /// Pixels that a side must be a multiple of.
+    pub fn size_multiple(self) -> usize {
+        self.pixels * PATCH
+    }
+}
+
 impl Request {
-    pub fn check(&self) -> Result<(), RequestError> {
+    pub fn check(&self, grid: LatentGrid) -> Result<(), RequestError> {
         let Self { width, height, frames, .. } = *self;
-        let near = |side: usize| {
-            (side + SIZE_MULTIPLE / 2).max(SIZE_MULTIPLE) / SIZE_MULTIPLE * SIZE_MULTIPLE
-        };
+        let multiple = grid.size_multiple();
+        let near = |side: usize| (side + multiple / 2).max(multiple) / multiple * multiple;
         let (near_width, near_height) = (near(width), near(height));
         if (near_width, near_height) != (width, height) {
-            return Err(RequestError::Size { width, height, near_width, near_height });
+            return Err(RequestError::Size { width, height, multiple, near_width, near_height });
         }
-        if width.max(height) > POSITIONS * SIZE_MULTIPLE {
-            return Err(RequestError::TooLarge { width, height });
+        let longest = POSITIONS * multiple;
+        if width.max(height) > longest {
+            return Err(RequestError::TooLarge { width, height, longest });
         }
         let nearest = (frames.max(1) + 1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
         if nearest != frames {
@@ -79,20 +115,32 @@ impl Request {
     }
 
     /// The shape of the latents, `[C, F, H, W]`.
-    pub fn latents(&self, channels: i64) -> [i64; 4] {
-        let (h, w) = (self.height as i64 / 8, self.width as i64 / 8);
-        [channels, self.latent_frames() as i64, h, w]
+    pub fn latents(&self, grid: LatentGrid) -> [i64; 4] {
+        let [h, w] = [self.height, self.width].map(|side| (side / grid.pixels) as i64);
+        [grid.channels, self.latent_frames() as i64, h, w]
     }
 
-    /// Whether the denoiser runs a second time for the negative prompt.
+    pub fn schedule(&self) -> Result<Schedule, ScheduleError> {
+        Schedule::new(self.steps, self.flow_shift, self.spacing)
+    }
+
+    /// Whether there are steps in which the denoiser runs a second time for the negative prompt.
     pub fn guided(&self) -> bool {
-        self.guidance_scale > 1.0
+        self.passes(0) > 1
+    }
+
+    /// How often the denoiser runs in step `index`, from 0.
+    pub fn passes(&self, index: usize) -> u64 {
+        let guided = self.guidance_scale > 1.0 && self.guidance_until.is_none_or(|n| index < n);
+        if guided { 2 } else { 1 }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Request, RequestError};
+    use super::{LatentGrid, Request, RequestError};
+
+    const GRID: LatentGrid = LatentGrid { channels: 16, pixels: 8 };
 
     fn request(width: usize, height: usize, frames: usize) -> Request {
         Request {
@@ -106,14 +154,14 @@ mod tests {
             guidance_scale_low: 3.0,
             flow_shift: 3.0,
             seed: 0,
-            sampler: Default::default(),
+            ..Request::default()
         }
     }
 
     #[test]
     fn sizes_and_frames_that_exist_pass() {
         for (width, height, frames) in [(16, 16, 1), (832, 480, 81), (1280, 720, 121)] {
-            assert_eq!(request(width, height, frames).check(), Ok(()));
+            assert_eq!(request(width, height, frames).check(GRID), Ok(()));
         }
         assert_eq!(request(16, 16, 81).latent_frames(), 21);
     }
@@ -121,13 +169,16 @@ mod tests {
     #[test]
     fn others_are_refused_with_the_nearest_that_passes() {
         for (frames, nearest) in [(0, 1), (2, 1), (3, 5), (4, 5), (80, 81), (82, 81), (83, 85)] {
-            let error = request(16, 16, frames).check();
+            let error = request(16, 16, frames).check(GRID);
             assert_eq!(error, Err(RequestError::Frames { frames, nearest }));
         }
-        let error = request(850, 7, 5).check().unwrap_err();
+        let error = request(850, 7, 5).check(GRID).unwrap_err();
         assert!(error.to_string().ends_with("the nearest is 848x16"), "{error}");
-        assert!(matches!(request(16400, 16, 5).check(), Err(RequestError::TooLarge { .. })));
-        assert!(matches!(request(16, 16, 4097).check(), Err(RequestError::TooManyFrames { .. })));
+        assert!(matches!(request(16400, 16, 5).check(GRID), Err(RequestError::TooLarge { .. })));
+        assert!(matches!(
+            request(16, 16, 4097).check(GRID),
+            Err(RequestError::TooManyFrames { .. })
+        ));
     }
 
     #[test]
@@ -138,7 +189,7 @@ mod tests {
             Request { guidance_scale: f32::NAN, ..base.clone() },
             Request { flow_shift: 0.0, ..base.clone() },
         ] {
-            assert!(matches!(bad.check(), Err(RequestError::Number { .. })), "{bad:?}");
+            assert!(matches!(bad.check(GRID), Err(RequestError::Number { .. })), "{bad:?}");
         }
     }
 }

@@ -13,7 +13,8 @@
 //!
 //! Files are replaced whole: a process that is killed at any moment loses one step at most.
 
-use super::denoise::{Checkpoint, Prompts, Step};
+use super::conditions::{Conditions, Images};
+use super::denoise::{Checkpoint, Step};
 use super::model_file::ModelFile;
 use super::request::Request;
 use super::sampler::State;
@@ -175,19 +176,30 @@ impl RunFolder {
     }
 
     /// As far as an earlier process encoded them.
-    pub fn prompts(&self) -> Result<Option<Prompts>, RunError> {
-        let Some(mut tensors) = self.tensors("prompts")? else { return Ok(None) };
-        let Some(positive) = tensors.tensors.remove("positive") else {
-            return Err(self.lacks("prompts", "positive"));
+    pub fn conditions(&self) -> Result<Option<Conditions>, RunError> {
+        const NAME: &str = "conditions";
+        let Some(Tensors { mut tensors, .. }) = self.tensors(NAME)? else { return Ok(None) };
+        let positive = tensors.remove("positive").ok_or_else(|| self.lacks(NAME, "positive"))?;
+        let images = Images {
+            features: tensors.remove("image_features"),
+            channels: tensors.remove("image_channels"),
+            first_frame: tensors.remove("first_frame"),
         };
-        Ok(Some(Prompts { positive, negative: tensors.tensors.remove("negative") }))
+        Ok(Some(Conditions { positive, negative: tensors.remove("negative"), images }))
     }
 
-    pub fn save_prompts(&self, prompts: &Prompts) -> Result<(), RunError> {
-        let negative = prompts.negative.iter().map(|n| ("negative", n));
-        let both = std::iter::once(("positive", &prompts.positive)).chain(negative);
-        let tensors: Vec<_> = both.map(|(name, t)| (name, t.shape, &*t.data)).collect();
-        self.save("prompts", &tensors, None)
+    pub fn save_conditions(&self, conditions: &Conditions) -> Result<(), RunError> {
+        let Conditions { positive, negative, images } = conditions;
+        let optional = [
+            ("negative", negative),
+            ("image_features", &images.features),
+            ("image_channels", &images.channels),
+            ("first_frame", &images.first_frame),
+        ];
+        let there = optional.into_iter().filter_map(|(name, t)| Some((name, t.as_ref()?)));
+        let all = std::iter::once(("positive", positive)).chain(there);
+        let tensors: Vec<_> = all.map(|(name, t)| (name, t.shape, &*t.data)).collect();
+        self.save("conditions", &tensors, None)
     }
 
     /// Where an earlier process was after its last whole step.

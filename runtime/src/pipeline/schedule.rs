@@ -12,8 +12,22 @@ const TRAIN_TIMESTEPS: f64 = 1000.0;
 pub struct Schedule {
     /// The `steps + 1` noise levels σ (1 is pure noise), strictly falling; the last is 0.
     pub sigmas: Vec<f32>,
-    /// The `steps` timesteps that go with them: 1000 σ cut (not rounded) to an integer.
-    pub timesteps: Vec<i64>,
+    /// The `steps` timesteps that go with them, 1000 σ; [`Spacing::Flow`] cuts them (not rounds) to
+    /// integers.
+    pub timesteps: Vec<f32>,
+}
+
+/// Where a run's noise levels lie before the flow shift moves them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spacing {
+    /// Evenly from 1 towards 1/1000, timesteps cut to integers: what Wan is published with.
+    #[default]
+    Flow,
+    /// Evenly from 1 towards 0, timesteps as they are: what step-distilled models are trained at (of
+    /// four, those at 1000, 750, 500 and 250), after `wan/utils/fm_solvers_euler.py` of
+    /// <https://github.com/ModelTC/Wan2.2-Lightning>.
+    Distilled,
 }
 
 /// A request for which no schedule exists.
@@ -28,32 +42,44 @@ pub enum ScheduleError {
 }
 
 impl Schedule {
-    /// `steps` noise levels, evenly spaced and then moved by `flow_shift`: σ = s·u / (1 + (s−1)·u).
-    /// A shift above 1 spends more of the steps at high noise.
+    /// `steps` noise levels, spaced as `spacing` says and then moved by `flow_shift`:
+    /// σ = s·u / (1 + (s−1)·u). A shift above 1 spends more of the steps at high noise.
     ///
     /// # Errors
     /// When `steps` is 0, or `flow_shift` isn't a positive finite number.
-    pub fn flow(steps: usize, flow_shift: f64) -> Result<Self, ScheduleError> {
+    pub fn new(steps: usize, flow_shift: f64, spacing: Spacing) -> Result<Self, ScheduleError> {
         if steps == 0 {
             return Err(ScheduleError::NoSteps);
         }
         if !(flow_shift.is_finite() && flow_shift > 0.0) {
             return Err(ScheduleError::FlowShift(flow_shift));
         }
-        // numpy's linspace(1, 1 / 1000, steps + 1)[:-1], operation for operation.
-        let stride = (1.0 / TRAIN_TIMESTEPS - 1.0) / steps as f64;
+        // numpy's linspace(1, end, steps + 1)[:-1], operation for operation.
+        let end = match spacing {
+            Spacing::Flow => 1.0 / TRAIN_TIMESTEPS,
+            Spacing::Distilled => 0.0,
+        };
+        let stride = (end - 1.0) / steps as f64;
         let mut sigmas: Vec<f64> = (0..steps)
             .map(|i| {
                 let u = i as f64 * stride + 1.0;
                 flow_shift * u / (1.0 + (flow_shift - 1.0) * u)
             })
             .collect();
+        let timestep = |sigma: &f64| match spacing {
+            Spacing::Flow => (sigma * TRAIN_TIMESTEPS).trunc() as f32,
+            Spacing::Distilled => (sigma * TRAIN_TIMESTEPS) as f32,
+        };
         // At σ = 1 the log signal-to-noise ratio of a multistep sampler is −∞.
         const EPSILON: f64 = 1e-6;
-        if (sigmas[0] - 1.0).abs() < EPSILON {
+        let first = sigmas[0];
+        if (first - 1.0).abs() < EPSILON {
             sigmas[0] -= EPSILON;
         }
-        let timesteps = sigmas.iter().map(|sigma| (sigma * TRAIN_TIMESTEPS) as i64).collect();
+        let mut timesteps: Vec<f32> = sigmas.iter().map(timestep).collect();
+        if spacing == Spacing::Distilled {
+            timesteps[0] = timestep(&first);
+        }
         let sigmas = sigmas.iter().map(|&sigma| sigma as f32).chain([0.0]).collect();
         Ok(Self { sigmas, timesteps })
     }

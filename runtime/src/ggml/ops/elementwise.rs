@@ -26,6 +26,12 @@ impl<'g> Tensor<'g> {
         }
     }
 
+    /// `torch.nn.functional.gelu(x)`, by the error function; ggml computes it in F32 everywhere.
+    #[track_caller]
+    pub fn gelu_erf(self) -> Self {
+        self.contiguous().unary(sys::ggml_gelu_erf)
+    }
+
     #[track_caller]
     fn broadcast(self, rhs: impl Operand<'g>, op: &str, f: super::BinaryOp) -> Self {
         let (x, y) = (self.dense_rows(), rhs.in_graph(self.graph).dense_rows());

@@ -4,26 +4,26 @@
 //! result can be computed anew from its own input and everybody's keys and values, in a moment, whatever
 //! the size of the clip.
 
-use super::WanModel;
+use super::conditioning::{Attended, BlockContext};
 use super::layout::{Grid, patchify};
-use super::transformer::Pass;
+use super::pass::Pass;
+use super::{Conditioning, WanModel};
 use crate::ggml::{ComputeError, DeviceTensor, Executor, Graph, HostTensor, Storage, Tensor};
-use crate::models::Tick;
+use crate::models::{Context, Tick};
 
 /// The block that is looked at: the first, whose input costs nothing.
 const BLOCK: usize = 0;
 
-/// The names of what depends on the prompt alone.
-pub const TEXT_KEYS: &str = "keys of the prompt";
-pub const TEXT_VALUES: &str = "values of the prompt";
+/// The names of what depends on the prompt, or on an image, alone.
+const CONTEXT: [[&str; 2]; 2] =
+    [["keys of the prompt", "values of the prompt"], ["keys of the image", "values of the image"]];
 
 /// What is asked of the block.
 pub struct BlockQuestion<'a> {
     /// `[C, F, H, W]`.
     pub latents: &'a HostTensor,
-    pub timestep: i64,
-    /// The prompt's hidden states, `[N, C]`.
-    pub text: &'a HostTensor,
+    pub timestep: f32,
+    pub context: Context<'a>,
     /// The tokens that are compared.
     pub tokens: &'a [i32],
 }
@@ -38,8 +38,8 @@ pub struct BlockAnswer {
     /// Of all tokens, `[M, D]` a head.
     keys: Vec<HostTensor>,
     values: Vec<HostTensor>,
-    /// Keys and values of the prompt, `[N, text_len, D]`.
-    text: [HostTensor; 2],
+    /// Keys and values of the prompt, and of an image's features: `[N, M, D]`.
+    context: Vec<[HostTensor; 2]>,
     pub rows: BlockValues,
 }
 
@@ -51,24 +51,21 @@ impl WanModel {
         question: &BlockQuestion<'_>,
         tick: Tick,
     ) -> Result<BlockAnswer, ComputeError> {
-        let conditioning = self.condition_blocks(exec, question.text, BLOCK + 1)?;
-        let pass = Pass::begin(self, exec, question.latents, question.timestep)?;
+        let conditioning = self.condition_blocks(exec, question.context, BLOCK + 1)?;
+        let pass = Pass::begin(self, exec, question.latents, question.timestep.into())?;
         let input = rows(exec, &pass.x, question.tokens)?;
         pass.block(BLOCK, exec, &conditioning, tick)?;
         let output = rows(exec, &pass.x, question.tokens)?;
-        let (keys, values) = (heads(exec, &pass.keys)?, heads(exec, &pass.values)?);
-        let (text_keys, text_values) = &conditioning.blocks[BLOCK];
-        let text = [whole(exec, text_keys)?, whole(exec, text_values)?];
-        let [text_keys, text_values] = text.each_ref().map(by_token);
-        let rows = vec![
+        let (keys, values) = (heads(exec, &pass.kv.keys)?, heads(exec, &pass.kv.values)?);
+        let context = in_context(exec, &conditioning)?;
+        let mut rows = vec![
             ("patch embedding", input.clone()),
             ("keys", of_tokens(&keys, question.tokens)),
             ("values", of_tokens(&values, question.tokens)),
-            (TEXT_KEYS, text_keys),
-            (TEXT_VALUES, text_values),
-            ("block", output),
         ];
-        Ok(BlockAnswer { input, keys, values, text, rows })
+        rows.extend(context_rows(&context));
+        rows.push(("block", output));
+        Ok(BlockAnswer { input, keys, values, context, rows })
     }
 
     /// The same for the tokens in question alone, from the input, keys and values in `answer`. So each
@@ -80,10 +77,8 @@ impl WanModel {
         answer: &BlockAnswer,
     ) -> Result<BlockValues, ComputeError> {
         let (block, cfg) = (&self.blocks[BLOCK], self.config());
-        let text = self.condition_blocks(exec, question.text, BLOCK + 1)?;
-        let (text_keys, text_values) = &text.blocks[BLOCK];
-        let text_keys = by_token(&whole(exec, text_keys)?);
-        let text_values = by_token(&whole(exec, text_values)?);
+        let conditioning = self.condition_blocks(exec, question.context, BLOCK + 1)?;
+        let context = in_context(exec, &conditioning)?;
         let grid = Grid::of(question.latents.shape);
         let (features, all) = (patchify(question.latents), grid.positions());
         let places =
@@ -138,18 +133,36 @@ impl WanModel {
         let attended = HostTensor::new([count, cfg.dim], attended);
         let output = exec.compute(|g| {
             let (x, e) = inputs(g, known);
-            let text = (g.input(&answer.text[0]), g.input(&answer.text[1]));
-            block.after_attention(x, e, g.input(&attended), text, &|name| name.to_owned())
+            let mut pairs = answer.context.iter().map(|[k, v]| (g.input(k), g.input(v)));
+            let text = pairs.next().expect("there is always a prompt");
+            let context = Attended { text, image: pairs.next() };
+            block.after_attention(x, e, g.input(&attended), context, &|name| name.to_owned())
         })?;
-        Ok(vec![
-            ("patch embedding", embedded),
-            ("keys", keys),
-            ("values", values),
-            (TEXT_KEYS, text_keys),
-            (TEXT_VALUES, text_values),
-            ("block", output),
-        ])
+        let mut rows = vec![("patch embedding", embedded), ("keys", keys), ("values", values)];
+        rows.extend(context_rows(&context));
+        rows.push(("block", output));
+        Ok(rows)
     }
+}
+
+/// Whether a value depends on the prompt, or on an image, alone.
+pub fn of_context(name: &str) -> bool {
+    CONTEXT.as_flattened().contains(&name)
+}
+
+/// Keys and values of what the block attends to beside the clip.
+fn in_context(
+    exec: &mut Executor,
+    conditioning: &Conditioning,
+) -> Result<Vec<[HostTensor; 2]>, ComputeError> {
+    let BlockContext { text, image } = &conditioning.blocks[BLOCK];
+    let pairs = std::iter::once(text).chain(image);
+    pairs.map(|kv| Ok([whole(exec, &kv.keys)?, whole(exec, &kv.values)?])).collect()
+}
+
+fn context_rows(context: &[[HostTensor; 2]]) -> impl Iterator<Item = (&'static str, HostTensor)> {
+    let names = CONTEXT.as_flattened().iter().copied();
+    names.zip(context.as_flattened().iter().map(by_token))
 }
 
 /// A state of three dimensions in F32.

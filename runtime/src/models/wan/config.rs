@@ -3,10 +3,15 @@
 use super::layout::Grid;
 use super::pieces::Pieces;
 use crate::ggml::{Limits, Shape};
-use crate::models::ModelError;
+use crate::models::{ModelError, Timesteps};
 
 /// Rows of text that every Wan transformer sees, padded with zeros.
 const TEXT_LEN: i64 = 512;
+
+/// Channels of the latents of most Wan models.
+const CHANNELS: i64 = 16;
+/// Channels of the mask that says which frames are given.
+const MASK: i64 = 4;
 
 /// Which part of the noise schedule a transformer was trained for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +48,16 @@ pub struct Config {
     pub text_dim: i64,
     pub text_len: i64,
     pub freq_dim: i64,
-    pub channels: i64,
+    /// Channels of the input: of latents, and for image to video of a mask and an image.
+    pub in_channels: i64,
+    /// Channels of latents.
+    pub out_channels: i64,
+    /// Channels of an image encoder's features, for models that attend to them.
+    pub image_dim: Option<i64>,
+    /// Image features with an embedding of their position: first and last frame to video.
+    pub image_positions: Option<i64>,
+    /// Whether each token has a timestep of its own, so that a first frame can be given.
+    pub expand_timesteps: bool,
     pub eps: f32,
 }
 
@@ -52,6 +66,7 @@ impl Config {
         let (m, path) = (file.metadata(), file.path());
         let error = ModelError::metadata(path);
         let size = |key| m.u32(key).map(i64::from).map_err(error);
+        let optional = |key| m.get(key).map(|_| size(key)).transpose();
         let number = |key| m.f32(key).map_err(error);
         let refuse = |key, value: &str, wanted| {
             let (file, value) = (path.to_owned(), value.to_owned());
@@ -83,7 +98,14 @@ impl Config {
             text_dim: size("wan.text_embedding_length")?,
             text_len: size("wan.text_length")?,
             freq_dim: size("wan.frequency_length")?,
-            channels: 16,
+            in_channels: optional("wan.in_channels")?.unwrap_or(CHANNELS),
+            out_channels: optional("wan.out_channels")?.unwrap_or(CHANNELS),
+            image_dim: optional("wan.image_embedding_length")?,
+            image_positions: optional("wan.image_positions")?,
+            expand_timesteps: match m.get("wan.expand_timesteps") {
+                Some(_) => m.bool("wan.expand_timesteps").map_err(error)?,
+                None => false,
+            },
             eps: number("wan.attention.layer_norm_epsilon")?,
         };
         let (heads, dim) = (config.num_heads, config.dim);
@@ -96,6 +118,11 @@ impl Config {
             let value = config.freq_dim.to_string();
             return Err(refuse("wan.frequency_length", &value, "expected an even number"));
         }
+        let (inputs, outputs) = (config.in_channels, config.out_channels);
+        if inputs != outputs && inputs != 2 * outputs + MASK {
+            let wanted = "which is neither wan.out_channels nor what image to video takes";
+            return Err(refuse("wan.in_channels", &inputs.to_string(), wanted));
+        }
         if config.text_len != TEXT_LEN {
             let value = config.text_len.to_string();
             return Err(refuse("wan.text_length", &value, "only 512 is known"));
@@ -107,9 +134,15 @@ impl Config {
         self.dim / self.num_heads
     }
 
+    /// Whether the model takes a mask and an image as further channels of its input.
+    pub fn takes_image_latents(&self) -> bool {
+        self.in_channels != self.out_channels
+    }
+
     /// Ticks of one forward pass for `latents` `[C, F, H, W]`.
-    pub fn ticks(&self, limits: &Limits, latents: Shape) -> u64 {
-        let pieces = Pieces::new(self, limits, Grid::of(latents).tokens());
+    pub fn ticks(&self, limits: &Limits, latents: Shape, timesteps: Timesteps) -> u64 {
+        let grid = Grid::of(latents);
+        let pieces = Pieces::new(self, limits, grid.tokens(), grid.apart(timesteps));
         self.num_layers as u64 * pieces.graphs()
     }
 }

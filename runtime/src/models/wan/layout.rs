@@ -1,6 +1,7 @@
 //! Latents `[C, F, H, W]` and tokens `[n, features]`, and where each token stands.
 
 use crate::ggml::{HostTensor, Shape};
+use crate::models::Timesteps;
 
 /// Side of a patch in latent pixels; patches have one frame.
 const PATCH: i64 = 2;
@@ -23,6 +24,11 @@ impl Grid {
 
     pub(super) fn tokens(self) -> i64 {
         self.frames * self.rows * self.columns
+    }
+
+    /// Tokens at the beginning whose timestep differs from the others'.
+    pub(super) fn apart(self, timesteps: Timesteps) -> i64 {
+        if timesteps.first_frame == timesteps.clip { 0 } else { self.rows * self.columns }
     }
 
     /// Frame, row and column of every token, columns fastest.

@@ -5,11 +5,12 @@ mod block_check;
 mod conditioning;
 mod config;
 mod layout;
+mod pass;
 mod pieces;
 mod transformer;
 pub mod vae;
 
-pub use block_check::{BlockAnswer, BlockQuestion, BlockValues, TEXT_KEYS, TEXT_VALUES};
+pub use block_check::{BlockAnswer, BlockQuestion, BlockValues, of_context};
 pub use conditioning::Conditioning;
 pub use config::{Config, Expert};
 pub use transformer::WanModel;

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 pub(super) struct Pieces {
     tokens: i64,
+    /// Tokens at the beginning that share no piece with the others.
+    apart: i64,
     narrow: i64,
     keys_values: i64,
     block: i64,
@@ -16,7 +18,8 @@ pub(super) struct Pieces {
 const TRAFFIC: f64 = 200.0;
 
 impl Pieces {
-    pub(super) fn new(cfg: &Config, limits: &Limits, tokens: i64) -> Self {
+    /// `apart`: how many tokens at the beginning have a time embedding of their own.
+    pub(super) fn new(cfg: &Config, limits: &Limits, tokens: i64, apart: i64) -> Self {
         let (dim, ffn) = (cfg.dim, cfg.ffn_dim);
         let traffic = Work { bytes: TRAFFIC * dim as f64, ..Work::default() };
         let keys_values = Work::linear(1, dim, 2 * dim) + traffic;
@@ -26,6 +29,7 @@ impl Pieces {
             |work, channels: i64| limits.graph_rows(work, channels * size_of::<f32>() as i64);
         Self {
             tokens,
+            apart,
             narrow: rows(traffic, dim),
             keys_values: rows(keys_values, dim),
             block: rows(block, ffn.max(dim)),
@@ -54,9 +58,12 @@ impl Pieces {
 
     /// As few pieces as `limit` allows, of about equal length.
     fn cut(&self, limit: i64) -> impl Iterator<Item = Range<i64>> + use<> {
-        let tokens = self.tokens;
-        let count = (tokens + limit - 1) / limit;
-        let length = (tokens + count - 1) / count;
-        (0..tokens).step_by(length as usize).map(move |from| from..tokens.min(from + length))
+        [0..self.apart, self.apart..self.tokens].into_iter().flat_map(
+            move |Range { start, end }| {
+                let count = ((end - start + limit - 1) / limit).max(1);
+                let length = ((end - start + count - 1) / count).max(1);
+                (start..end).step_by(length as usize).map(move |from| from..end.min(from + length))
+            },
+        )
     }
 }

@@ -5,19 +5,17 @@
 //! Differs: the batch is 1 and has no dimension; cross-attention keys and values depend on the
 //! prompt alone and are computed once ([`Conditioning`]). All that a block does to a token depends
 //! on other tokens only through the keys and values of its self-attention. So a block first makes
-//! those, then takes the residual stream piece by piece: each piece is a graph of bounded time and
-//! memory ([`Pieces`]), and between graphs everything stays on the device.
+//! those, then takes the residual stream piece by piece ([`Pass`]).
 
-use super::layout::{Grid, patchify, unpatchify};
-use super::pieces::Pieces;
+use super::conditioning::{Attended, BlockContext, KeysValues};
+use super::pass::Pass;
 use super::{Conditioning, Config};
 use crate::ggml::{
     ComputeError, DeviceTensor, Executor, Graph, HostTensor, Limits, LoadError, Param, Scope,
     Shape, Storage, Tensor, Weights,
 };
-use crate::models::{Denoiser, ModelError, Tick, ticked};
+use crate::models::{Context, Denoiser, ModelError, Tick, Timesteps};
 use crate::nn::{LayerNorm, Linear, RmsNorm};
-use std::ops::Range;
 
 const THETA: f32 = 10_000.0;
 
@@ -95,26 +93,60 @@ impl WanSelfAttention {
     }
 }
 
-struct WanCrossAttention(WanSelfAttention);
+/// `WanT2VCrossAttention`, and with image features `WanI2VCrossAttention` of Wan 2.1.
+struct WanCrossAttention {
+    attn: WanSelfAttention,
+    image: Option<ImageAttention>,
+}
+
+/// Keys and values of image features, which share the text's queries.
+struct ImageAttention {
+    k_img: Linear,
+    v_img: Linear,
+    norm_k_img: RmsNorm,
+}
 
 impl WanCrossAttention {
     fn new(w: Scope<'_>, cfg: &Config) -> Result<Self, LoadError> {
-        Ok(Self(WanSelfAttention::new(w, cfg)?))
+        let (dim, eps) = (cfg.dim, cfg.eps);
+        let image = || -> Result<ImageAttention, LoadError> {
+            Ok(ImageAttention {
+                k_img: Linear::new(w.at("k_img"), dim, dim)?,
+                v_img: Linear::new(w.at("v_img"), dim, dim)?,
+                norm_k_img: RmsNorm::new(w.at("norm_k_img"), dim, eps)?,
+            })
+        };
+        let image = cfg.image_dim.map(|_| image()).transpose()?;
+        Ok(Self { attn: WanSelfAttention::new(w, cfg)?, image })
     }
 
     /// Keys and values of `context` `[text_len, C]`: `[N, text_len, D]` each.
     fn keys_values<'g>(&self, context: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
-        let a = &self.0;
+        let a = &self.attn;
         let k = a.norm_k.forward(a.k.forward(context));
         let v = a.v.forward(context);
         (a.heads(k).permute([1, 0, 2]), a.heads(v).permute([1, 0, 2]))
     }
 
-    /// `x`: `[L, C]`; `k`, `v`: `[N, text_len, D]`. Padding rows of the text are attended, too.
-    fn forward<'g>(&self, x: Tensor<'g>, (k, v): (Tensor<'g>, Tensor<'g>)) -> Tensor<'g> {
-        let ([l, c], a) = (x.dims(), &self.0);
+    /// Keys and values of embedded image features `[M, C]`: `[N, M, D]` each.
+    fn image_keys_values<'g>(&self, context: Tensor<'g>) -> (Tensor<'g>, Tensor<'g>) {
+        let (a, image) = (&self.attn, self.image.as_ref().expect("a model with image features"));
+        let k = image.norm_k_img.forward(image.k_img.forward(context));
+        let v = image.v_img.forward(context);
+        (a.heads(k).permute([1, 0, 2]), a.heads(v).permute([1, 0, 2]))
+    }
+
+    /// `x`: `[L, C]`. Padding rows of the text are attended, too.
+    fn forward<'g>(&self, x: Tensor<'g>, context: Attended<'g>) -> Tensor<'g> {
+        let ([l, c], a) = (x.dims(), &self.attn);
         let q = a.heads(a.norm_q.forward(a.q.forward(x))).permute([1, 0, 2]);
-        a.o.forward(q.attention(k, v).reshape([l, c]))
+        let (k, v) = context.text;
+        let text = q.attention(k, v).reshape([l, c]);
+        let all = match context.image {
+            Some((k, v)) => text + q.attention(k, v).reshape([l, c]),
+            None => text,
+        };
+        a.o.forward(all)
     }
 }
 
@@ -159,19 +191,18 @@ impl WanAttentionBlock {
         self.self_attn.keys_values(y, positions)
     }
 
-    /// `x`: `[L, C]`; `e`: `[6, C]`; `tokens`: keys and values of all tokens, `[N, M, D]` each;
-    /// `text`: of the prompt, `[N, text_len, D]` each.
-    fn forward<'g>(
+    /// `x`: `[L, C]`; `e`: `[6, C]`; `tokens`: keys and values of all tokens, `[N, M, D]` each.
+    pub(super) fn forward<'g>(
         &self,
         x: Tensor<'g>,
         e: Tensor<'g>,
         positions: &[Tensor<'g>; 3],
         tokens: (Tensor<'g>, Tensor<'g>),
-        text: (Tensor<'g>, Tensor<'g>),
+        context: Attended<'g>,
         tap: &dyn Fn(&str) -> String,
     ) -> Tensor<'g> {
         let (q, (k, v)) = (self.queries(x, e, positions, tap), tokens);
-        self.after_attention(x, e, q.attention(k, v).reshape(x.shape()), text, tap)
+        self.after_attention(x, e, q.attention(k, v).reshape(x.shape()), context, tap)
     }
 
     /// Queries of self-attention, `[N, L, D]`.
@@ -193,7 +224,7 @@ impl WanAttentionBlock {
         x: Tensor<'g>,
         e: Tensor<'g>,
         attended: Tensor<'g>,
-        text: (Tensor<'g>, Tensor<'g>),
+        context: Attended<'g>,
         tap: &dyn Fn(&str) -> String,
     ) -> Tensor<'g> {
         let e = self.modulated(e);
@@ -201,7 +232,7 @@ impl WanAttentionBlock {
         let x = x + y.tap(tap("self_attn")) * e[2];
 
         // cross-attention and feed-forward
-        let y = self.cross_attn.forward(self.norm3.forward(x), text);
+        let y = self.cross_attn.forward(self.norm3.forward(x), context);
         let x = x + y.tap(tap("cross_attn"));
         let y = x.layer_norm(self.eps) * (e[4] + 1.0) + e[3];
         let y = self.ffn_0.forward(y.tap(tap("norm2"))).gelu_tanh().tap(tap("ffn.0"));
@@ -210,7 +241,7 @@ impl WanAttentionBlock {
     }
 }
 
-struct Head {
+pub(super) struct Head {
     head: Linear,
     modulation: Param,
     eps: f32,
@@ -219,17 +250,53 @@ struct Head {
 impl Head {
     fn new(w: Scope<'_>, cfg: &Config) -> Result<Self, LoadError> {
         Ok(Self {
-            head: Linear::new(w.at("head"), cfg.dim, 4 * cfg.channels)?,
+            head: Linear::new(w.at("head"), cfg.dim, 4 * cfg.out_channels)?,
             modulation: w.param("modulation", [1, 2, cfg.dim])?,
             eps: cfg.eps,
         })
     }
 
     /// `x`: `[L, C]`; `e`: `[1, C]`, the time embedding before its activation.
-    fn forward<'g>(&self, x: Tensor<'g>, e: Tensor<'g>) -> Tensor<'g> {
+    pub(super) fn forward<'g>(&self, x: Tensor<'g>, e: Tensor<'g>) -> Tensor<'g> {
         let e = x.graph().read(&self.modulation) + e;
         let (shift, scale) = (e.narrow(1, 0..1), e.narrow(1, 1..2));
         self.head.forward(x.layer_norm(self.eps) * (scale + 1.0) + shift)
+    }
+}
+
+/// `MLPProj` of Wan 2.1: an image encoder's features to the transformer's width.
+struct MlpProj {
+    /// Only of models that take a first and a last frame.
+    emb_pos: Option<Param>,
+    norm1: LayerNorm,
+    linear1: Linear,
+    linear2: Linear,
+    norm2: LayerNorm,
+}
+
+impl MlpProj {
+    fn new(w: Scope<'_>, cfg: &Config, inputs: i64) -> Result<Self, LoadError> {
+        const EPS: f32 = 1e-5;
+        let proj = w.at("proj");
+        let positions = cfg.image_positions;
+        Ok(Self {
+            emb_pos: positions.map(|n| w.param("emb_pos", [1, n, inputs])).transpose()?,
+            norm1: LayerNorm::new(proj.at(0), inputs, EPS)?,
+            linear1: Linear::new(proj.at(1), inputs, inputs)?,
+            linear2: Linear::new(proj.at(3), inputs, cfg.dim)?,
+            norm2: LayerNorm::new(proj.at(4), cfg.dim, EPS)?,
+        })
+    }
+
+    /// `features`: `[M, image_dim]`.
+    fn forward<'g>(&self, features: Tensor<'g>) -> Tensor<'g> {
+        let shape = features.shape();
+        let x = match &self.emb_pos {
+            Some(positions) => features + features.graph().read(positions).reshape(shape),
+            None => features,
+        };
+        let x = self.linear1.forward(self.norm1.forward(x)).gelu_erf();
+        self.norm2.forward(self.linear2.forward(x)).tap("image_embedder")
     }
 }
 
@@ -240,8 +307,9 @@ pub struct WanModel {
     text_embedding: [Linear; 2],
     time_embedding: [Linear; 2],
     time_projection: Linear,
+    img_emb: Option<MlpProj>,
     pub(super) blocks: Vec<WanAttentionBlock>,
-    head: Head,
+    pub(super) head: Head,
     config: Config,
 }
 
@@ -253,11 +321,16 @@ impl WanModel {
             Ok([Linear::new(w.at(0), inputs, cfg.dim)?, Linear::new(w.at(2), cfg.dim, cfg.dim)?])
         };
         let model = Self {
-            patch_embedding: w.param("patch_embedding.weight", [cfg.dim, cfg.channels, 1, 2, 2])?,
+            patch_embedding: w
+                .param("patch_embedding.weight", [cfg.dim, cfg.in_channels, 1, 2, 2])?,
             patch_bias: w.param("patch_embedding.bias", [cfg.dim])?,
             text_embedding: mlp(w.at("text_embedding"), cfg.text_dim)?,
             time_embedding: mlp(w.at("time_embedding"), cfg.freq_dim)?,
             time_projection: Linear::new(w.at("time_projection.1"), cfg.dim, 6 * cfg.dim)?,
+            img_emb: cfg
+                .image_dim
+                .map(|inputs| MlpProj::new(w.at("img_emb"), cfg, inputs))
+                .transpose()?,
             blocks: (0..cfg.num_layers)
                 .map(|i| WanAttentionBlock::new(w.at("blocks").at(i), cfg))
                 .collect::<Result<_, _>>()?,
@@ -272,7 +345,7 @@ impl WanModel {
         &self.config
     }
 
-    /// `tokens`: `[L, 4 · 16]`, features in order (c, ph, pw).
+    /// `tokens`: `[L, 4 · in_channels]`, features in order (c, ph, pw).
     pub(super) fn embed_patches<'g>(&self, tokens: Tensor<'g>) -> Tensor<'g> {
         let [_, features] = tokens.dims();
         let kernel = tokens.graph().read(&self.patch_embedding);
@@ -283,40 +356,52 @@ impl WanModel {
     pub(super) fn condition_blocks(
         &self,
         exec: &mut Executor,
-        text: &HostTensor,
+        context: Context<'_>,
         count: usize,
     ) -> Result<Conditioning, ComputeError> {
         let (cfg, device) = (&self.config, exec.device());
-        let [rows, text_dim] = text.shape.dims();
-        assert!(rows <= cfg.text_len && text_dim == cfg.text_dim, "text of {:?}", text.shape);
-        let mut padded = text.data.to_vec();
+        let [rows, text_dim] = context.text.shape.dims();
+        assert!(rows <= cfg.text_len && text_dim == cfg.text_dim, "text of {rows} x {text_dim}");
+        let mut padded = context.text.data.to_vec();
         padded.resize((cfg.text_len * text_dim) as usize, 0.0);
         let padded = HostTensor::new([cfg.text_len, text_dim], padded);
 
-        let context = DeviceTensor::new(device, [cfg.text_len, cfg.dim], Storage::F32)?;
+        let text = DeviceTensor::new(device, [cfg.text_len, cfg.dim], Storage::F32)?;
         exec.update(|g| {
             let y = self.text_embedding[0].forward(g.input(&padded)).gelu_tanh();
             let y = self.text_embedding[1].forward(y).tap("text_embedding");
-            g.write(&context, y);
+            g.write(&text, y);
         })?;
+        assert_eq!(self.img_emb.is_some(), context.image.is_some(), "an image's features");
+        let image = self.img_emb.iter().zip(context.image).map(|(embed, features)| {
+            let [rows, _] = features.shape.dims();
+            let embedded = DeviceTensor::new(device, [rows, cfg.dim], Storage::F32)?;
+            exec.update(|g| g.write(&embedded, embed.forward(g.input(features))))?;
+            Ok::<_, ComputeError>(embedded)
+        });
+        let image = image.last().transpose()?;
+
         let mut blocks = Vec::with_capacity(count);
-        for block in &self.blocks[..count] {
-            let shape = [cfg.num_heads, cfg.text_len, cfg.head_dim()];
-            let (keys, values) = keys_values(exec, shape)?;
-            exec.update(|g| {
-                let (k, v) = block.cross_attn.keys_values(g.read(&context));
-                g.write(&keys, k);
-                g.write(&values, v);
-            })?;
-            blocks.push((keys, values));
+        for WanAttentionBlock { cross_attn, .. } in &self.blocks[..count] {
+            let heads = |rows: i64| [cfg.num_heads, rows, cfg.head_dim()];
+            let of_text = KeysValues::new(exec, heads(cfg.text_len))?;
+            exec.update(|g| of_text.write_at(g, 0, cross_attn.keys_values(g.read(&text))))?;
+            let mut block = BlockContext { text: of_text, image: None };
+            if let Some(image) = &image {
+                let [rows, _] = image.shape().dims();
+                let kv = KeysValues::new(exec, heads(rows))?;
+                exec.update(|g| kv.write_at(g, 0, cross_attn.image_keys_values(g.read(image))))?;
+                block.image = Some(kv);
+            }
+            blocks.push(block);
         }
         Ok(Conditioning { blocks })
     }
 
     /// The time embedding `[1, C]` and its projection `[1, 6, C]`.
-    pub(super) fn embed_time<'g>(&self, g: &'g Graph, timestep: i64) -> (Tensor<'g>, Tensor<'g>) {
+    pub(super) fn embed_time<'g>(&self, g: &'g Graph, timestep: f32) -> (Tensor<'g>, Tensor<'g>) {
         let dim = self.config.freq_dim;
-        let t = HostTensor::new([1, dim], sinusoidal_embedding_1d(dim, timestep as f32));
+        let t = HostTensor::new([1, dim], sinusoidal_embedding_1d(dim, timestep));
         let e = self.time_embedding[1].forward(self.time_embedding[0].forward(g.input(&t)).silu());
         let e0 = self.time_projection.forward(e.silu()).reshape([1, 6, self.config.dim]);
         (e.tap("time_embedding"), e0.tap("time_projection"))
@@ -329,140 +414,27 @@ impl Denoiser for WanModel {
     fn condition(
         &self,
         exec: &mut Executor,
-        text: &HostTensor,
+        context: Context<'_>,
     ) -> Result<Conditioning, ComputeError> {
-        self.condition_blocks(exec, text, self.blocks.len())
+        self.condition_blocks(exec, context, self.blocks.len())
     }
 
     fn velocity(
         &self,
         exec: &mut Executor,
         latents: &HostTensor,
-        timestep: i64,
+        timesteps: Timesteps,
         conditioning: &Conditioning,
         tick: Tick,
     ) -> Result<HostTensor, ComputeError> {
-        let pass = Pass::begin(self, exec, latents, timestep)?;
+        let pass = Pass::begin(self, exec, latents, timesteps)?;
         for i in 0..self.blocks.len() {
             pass.block(i, exec, conditioning, tick)?;
         }
         pass.end(exec)
     }
 
-    fn ticks(&self, limits: &Limits, latents: Shape) -> u64 {
-        self.config.ticks(limits, latents)
+    fn ticks(&self, limits: &Limits, latents: Shape, timesteps: Timesteps) -> u64 {
+        self.config.ticks(limits, latents, timesteps)
     }
-}
-
-/// A forward pass on its way: what stays on the device from one block to the next.
-pub(super) struct Pass<'m> {
-    model: &'m WanModel,
-    grid: Grid,
-    /// What the patch embedding is given, `[L, 4 · 16]`.
-    tokens: Shape,
-    places: [Vec<i32>; 3],
-    pieces: Pieces,
-    /// The residual stream, `[L, C]`.
-    pub(super) x: DeviceTensor,
-    /// The time embedding `[1, C]`, and its projection `[6, C]`.
-    e: DeviceTensor,
-    e0: DeviceTensor,
-    /// Of the block at hand, `[N, L, D]`.
-    pub(super) keys: DeviceTensor,
-    pub(super) values: DeviceTensor,
-}
-
-impl<'m> Pass<'m> {
-    /// Embeds `latents` `[C, F, H, W]` and `timestep`.
-    pub(super) fn begin(
-        model: &'m WanModel,
-        exec: &mut Executor,
-        latents: &HostTensor,
-        timestep: i64,
-    ) -> Result<Self, ComputeError> {
-        let (cfg, device, grid) = (&model.config, exec.device(), Grid::of(latents.shape));
-        let (tokens, places) = (patchify(latents), grid.positions());
-        let pieces = Pieces::new(cfg, &exec.limits(), grid.tokens());
-        let state = |shape: [i64; 2]| DeviceTensor::new(device, shape, Storage::F32);
-        let x = state([grid.tokens(), cfg.dim])?;
-        let (e, e0) = (state([1, cfg.dim])?, state([6, cfg.dim])?);
-        exec.update(|g| {
-            let (embedding, projection) = model.embed_time(g, timestep);
-            g.write(&e, embedding);
-            g.write(&e0, projection);
-        })?;
-        for range in pieces.narrow() {
-            exec.update(|g| {
-                let y = model.embed_patches(g.input(&tokens.rows(range.clone())));
-                let y = y.tap("patch_embedding");
-                g.write_finite(&x, [0, 0, range.start, 0], y, "patch_embedding");
-            })?;
-        }
-        let heads = [cfg.num_heads, grid.tokens(), cfg.head_dim()];
-        let (keys, values) = keys_values(exec, heads)?;
-        let tokens = tokens.shape;
-        Ok(Self { model, grid, tokens, places, pieces, x, e, e0, keys, values })
-    }
-
-    /// Block `i`.
-    pub(super) fn block(
-        &self,
-        i: usize,
-        exec: &mut Executor,
-        conditioning: &Conditioning,
-        tick: Tick,
-    ) -> Result<(), ComputeError> {
-        let Self { places, pieces, x, e0, keys, values, .. } = self;
-        let (block, (text_keys, text_values)) = (&self.model.blocks[i], &conditioning.blocks[i]);
-        for range in pieces.keys_values() {
-            exec.update(|g| {
-                let x = g.read(x).narrow(1, range.clone());
-                let (k, v) = block.keys_values(x, g.read(e0), &positions(g, places, &range));
-                g.write_at(keys, [0, 0, range.start, 0], k);
-                g.write_at(values, [0, 0, range.start, 0], v);
-            })?;
-            ticked(tick)?;
-        }
-        for range in pieces.block() {
-            exec.update(|g| {
-                let tokens = (g.read(keys), g.read(values));
-                let text = (g.read(text_keys), g.read(text_values));
-                let tap = |name: &str| format!("blocks.{i}.{name}");
-                let piece = g.read(x).narrow(1, range.clone());
-                let places = positions(g, places, &range);
-                let y = block.forward(piece, g.read(e0), &places, tokens, text, &tap);
-                let (y, name) = (y.tap(format_args!("blocks.{i}")), format!("blocks.{i}"));
-                g.write_finite(x, [0, 0, range.start, 0], y, name);
-            })?;
-            ticked(tick)?;
-        }
-        Ok(())
-    }
-
-    /// The velocity, `[C, F, H, W]`.
-    fn end(self, exec: &mut Executor) -> Result<HostTensor, ComputeError> {
-        let mut velocity = Vec::with_capacity(self.tokens.elements());
-        for range in self.pieces.narrow() {
-            let piece = exec.compute(|g| {
-                let x = g.read(&self.x).narrow(1, range.clone());
-                self.model.head.forward(x, g.read(&self.e)).tap("head")
-            })?;
-            velocity.extend_from_slice(&piece.data);
-        }
-        Ok(unpatchify(&HostTensor::new(self.tokens, velocity), self.grid))
-    }
-}
-
-/// States for the keys and values of `[N, M, D]`.
-fn keys_values(
-    exec: &Executor,
-    shape: [i64; 3],
-) -> Result<(DeviceTensor, DeviceTensor), ComputeError> {
-    let state = || DeviceTensor::new(exec.device(), shape, exec.device().operands());
-    Ok((state()?, state()?))
-}
-
-/// Frame, row and column of some tokens.
-fn positions<'g>(g: &'g Graph, places: &[Vec<i32>; 3], range: &Range<i64>) -> [Tensor<'g>; 3] {
-    places.each_ref().map(|p| g.indices(&p[range.start as usize..range.end as usize]))
 }

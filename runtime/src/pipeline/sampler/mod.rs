@@ -2,14 +2,18 @@
 //!
 //! They are plain arithmetic on the host: coefficients in `f64`, latents in `f32`.
 
+mod dpm;
 mod euler;
+mod lcm;
 mod unipc;
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::schedule::Schedule;
+use dpm::DpmSolverPp2M;
 use euler::Euler;
+use lcm::Lcm;
 use unipc::UniPc;
 
 /// Integrates the flow from noise to latents, one step of a [`Schedule`] at a time.
@@ -71,7 +75,18 @@ pub enum StateError {
 }
 
 /// The samplers on offer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum SamplerKind {
     /// UniPC, second order: the one Wan is published with.
@@ -79,17 +94,25 @@ pub enum SamplerKind {
     UniPc,
     /// The explicit Euler method: first order, no memory.
     Euler,
+    /// DPM-Solver++ (2M): second order, without UniPC's corrector.
+    #[serde(rename = "dpm++2m")]
+    DpmPp2M,
+    /// Predicts the clean latents and noises them anew each step: for consistency-distilled models.
+    Lcm,
 }
 
 impl SamplerKind {
     /// Every kind, in the order to list them.
-    pub const ALL: [Self; 2] = [Self::UniPc, Self::Euler];
+    pub const ALL: [Self; 4] = [Self::UniPc, Self::Euler, Self::DpmPp2M, Self::Lcm];
 
-    /// A sampler of this kind at the start of `schedule`.
-    pub fn start(self, schedule: &Schedule) -> Box<dyn Sampler> {
+    /// A sampler of this kind at the start of `schedule`. `seed` is that of the initial noise: what is
+    /// drawn on the way is drawn after it.
+    pub fn start(self, schedule: &Schedule, seed: u64) -> Box<dyn Sampler> {
         match self {
             Self::UniPc => Box::new(UniPc::new(schedule)),
             Self::Euler => Box::new(Euler::new(schedule)),
+            Self::DpmPp2M => Box::new(DpmSolverPp2M::new(schedule)),
+            Self::Lcm => Box::new(Lcm::new(schedule, seed)),
         }
     }
 }
@@ -99,13 +122,15 @@ impl fmt::Display for SamplerKind {
         f.pad(match self {
             Self::UniPc => "unipc",
             Self::Euler => "euler",
+            Self::DpmPp2M => "dpm++2m",
+            Self::Lcm => "lcm",
         })
     }
 }
 
 /// A name that no sampler has.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("no sampler is called {0:?}; there are unipc and euler")]
+#[error("no sampler is called {0:?}; there are unipc, euler, dpm++2m and lcm")]
 pub struct UnknownSampler(String);
 
 impl FromStr for SamplerKind {
@@ -117,6 +142,18 @@ impl FromStr for SamplerKind {
             .find(|kind| kind.to_string() == name)
             .ok_or_else(|| UnknownSampler(name.to_owned()))
     }
+}
+
+/// The weighted sum of equally long buffers, each element rounded once.
+fn combine(terms: &[(f64, &[f32])]) -> Vec<f32> {
+    let length = terms[0].1.len();
+    for (_, values) in terms {
+        assert_eq!(values.len(), length, "the latents changed their length between steps");
+    }
+    (0..length)
+        .map(|i| terms.iter().map(|(weight, values)| weight * f64::from(values[i])).sum::<f64>())
+        .map(|sum| sum as f32)
+        .collect()
 }
 
 /// Checks a state against the steps of the schedule and the buffers its step must have.

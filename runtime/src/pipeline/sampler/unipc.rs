@@ -11,7 +11,7 @@
 //! so skips a step when a long schedule has its first integer timestep twice. Here steps are
 //! counted.
 
-use super::{Sampler, State, StateError, check_state};
+use super::{Sampler, State, StateError, check_state, combine};
 use crate::pipeline::schedule::Schedule;
 
 /// The highest order of predictor and corrector.
@@ -149,16 +149,4 @@ impl Sampler for UniPc {
         self.step = state.step;
         Ok(())
     }
-}
-
-/// The weighted sum of equally long buffers, each element rounded once.
-fn combine(terms: &[(f64, &[f32])]) -> Vec<f32> {
-    let length = terms[0].1.len();
-    for (_, values) in terms {
-        assert_eq!(values.len(), length, "the latents changed their length between steps");
-    }
-    (0..length)
-        .map(|i| terms.iter().map(|(weight, values)| weight * f64::from(values[i])).sum::<f64>())
-        .map(|sum| sum as f32)
-        .collect()
 }

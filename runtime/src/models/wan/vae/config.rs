@@ -50,6 +50,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Pixels along a side of what becomes of one latent.
+    pub fn spatial_factor(&self) -> i64 {
+        1 << (self.dim_mult.len() - 1)
+    }
+}
+
 /// Comma-separated values: the file keeps lists as strings, since some readers can't load a file
 /// with both arrays and 5-D tensors.
 fn list<T: FromStr>(file: &gguf::File, key: &'static str) -> Result<Vec<T>, ModelError> {
