@@ -137,7 +137,7 @@ fn what_does_not_fit_is_named() {
     for fitting in
         [Request { frames: fewer, ..large.clone() }, Request { width, height, ..large.clone() }]
     {
-        fitting.check(folder.latent_grid().unwrap()).unwrap();
+        fitting.check(model.latent_grid().unwrap()).unwrap();
         let plan = Plan::new(&machine, &model, &fitting, None).unwrap();
         assert!(plan.too_large().is_none(), "{fitting:?}");
     }

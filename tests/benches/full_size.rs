@@ -8,6 +8,7 @@
 use e2e::synthetic::{self, Transformer, Values};
 use gguf::DType;
 use gguf_video::ggml::{Device, HostTensor, Precision};
+use gguf_video::models::Context;
 use gguf_video::pipeline::noise::Generator;
 use gguf_video::pipeline::{Comparison, FullSize, Machine, Silent, choose_device};
 use std::sync::Arc;
@@ -57,7 +58,7 @@ fn main() {
             let file = Arc::new(synthetic::transformer(&path, sizes, dtype, Values::Random));
             let text = HostTensor::new([77, 4096], Generator::new(2).normal(77 * 4096));
             let begin = Instant::now();
-            let found = beside.block(&file, &latents, &text, &mut Silent).unwrap();
+            let found = beside.block(&file, &latents, Context::text(&text), &mut Silent).unwrap();
             show(&dtype.to_string(), found, begin);
         }
         let begin = Instant::now();

@@ -193,7 +193,7 @@ fn measure(
     model
         .velocity(&mut dry, latents, 500.0.into(), &text, &mut || ControlFlow::Continue(()))
         .unwrap();
-    let rates = Rates::measure(device, Precision::Native, threads, dtype).unwrap();
+    let rates = Rates::measure(device, Precision::Native, threads, dtype, None).unwrap();
     let planned_seconds = rates.seconds(dry.done().work + prepared * -1.0);
     println_line(&format!(
         "{clip},{dtype},{},{},{threads},{seconds:.3},{planned_seconds:.3},{:.2},{:.2}",

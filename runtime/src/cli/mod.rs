@@ -5,6 +5,7 @@ mod awake;
 mod bars;
 mod devices;
 mod doctor;
+mod imatrix;
 mod make;
 mod plan;
 mod preflight;

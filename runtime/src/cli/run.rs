@@ -5,7 +5,7 @@ use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
 use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_disk, make, open_sinks, parse_previews};
-use super::preflight;
+use super::{imatrix, preflight};
 use crate::output::Target;
 use crate::pipeline::preflight::Reports;
 use crate::pipeline::run_folder::{OutputRecord, Record, RunFolder};
@@ -17,14 +17,14 @@ use std::path::{Path, PathBuf, absolute};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// What the video should show
-    #[arg(long, short)]
-    prompt: String,
+    #[arg(long, short, required_unless_present = "collect_imatrix")]
+    prompt: Option<String>,
     /// What it should not show
     #[arg(long, short, default_value = "")]
     negative_prompt: String,
     /// The video: FILE.mp4, FILE.y4m, or a folder for numbered PNG images (frames/)
-    #[arg(long, short, value_name = "PATH")]
-    output: PathBuf,
+    #[arg(long, short, value_name = "PATH", required_unless_present = "collect_imatrix")]
+    output: Option<PathBuf>,
     /// A row of frames as a PNG image, to see the video at a glance
     #[arg(long, value_name = "FILE.png")]
     contact_sheet: Option<PathBuf>,
@@ -51,6 +51,13 @@ pub(super) struct Args {
     /// Let the computer fall asleep while the video is computed
     #[arg(long)]
     allow_sleep: bool,
+    /// Instead of making a video, gather an importance matrix for `to-gguf --imatrix` over all
+    /// prompts of a file; for two experts, two files
+    #[arg(long, value_name = "FILE.gguf", requires = "prompts", conflicts_with_all = ["prompt", "output"])]
+    collect_imatrix: Option<PathBuf>,
+    /// Prompts for --collect-imatrix, one a line
+    #[arg(long, value_name = "FILE.txt", requires = "collect_imatrix")]
+    prompts: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -60,10 +67,10 @@ pub(super) struct Args {
 }
 
 impl Args {
-    fn output(&self) -> std::io::Result<OutputRecord> {
+    fn output(&self, path: &Path) -> std::io::Result<OutputRecord> {
         let contact_sheet = self.contact_sheet.as_deref().map(absolute).transpose()?;
         // A trailing slash means a folder, and must stay.
-        let path = absolute(&self.output)?;
+        let path = absolute(path)?;
         Ok(OutputRecord { path, fps: self.fps.get(), contact_sheet })
     }
 }
@@ -103,18 +110,35 @@ fn check_device(
     preflight::verdict(&report)
 }
 
+/// Gathers an importance matrix over the prompts of a file.
+fn collect(args: &Args, prompts: &Path, path: &Path) -> Result<(), Failure> {
+    let dataset = prompts.file_name().unwrap_or_default().to_string_lossy();
+    let prompts = imatrix::read_prompts(prompts).map_err(Failure::request)?;
+    let (folder, request) = open(&args.model, &args.video, args.seed)?;
+    let request = Request { negative_prompt: args.negative_prompt.clone(), ..request };
+    let machine = args.device.machine().map_err(Failure::request)?;
+    let _awake = keep_awake(args.allow_sleep);
+    imatrix::collect(&machine, &folder, &request, &prompts, &dataset, path)
+}
+
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let target = Target::parse(&args.output).map_err(Failure::request)?;
+    if let (Some(path), Some(prompts)) = (&args.collect_imatrix, &args.prompts) {
+        return collect(&args, prompts, path);
+    }
+    let (Some(prompt), Some(output)) = (&args.prompt, &args.output) else {
+        unreachable!("clap asks for both, or for the matrix and its prompts");
+    };
+    let target = Target::parse(output).map_err(Failure::request)?;
     let (folder, request) = open(&args.model, &args.video, args.seed)?;
     let request = Request {
-        prompt: args.prompt.clone(),
+        prompt: prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
         ..request
     };
     let previews = parse_previews(args.preview.as_deref(), request.steps);
     let previews = previews.map_err(Failure::request)?;
-    let output = args.output().map_err(Failure::request)?;
-    let sinks = open_sinks(&target, &request, &output).map_err(Failure::request)?;
+    let record = args.output(output).map_err(Failure::request)?;
+    let sinks = open_sinks(&target, &request, &record).map_err(Failure::request)?;
     let machine = args.device.machine().map_err(Failure::request)?;
 
     let home = Home::find();
@@ -122,7 +146,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let mut job =
         Job::plan(machine, folder, request, &mut calibration).map_err(Failure::request)?;
     job.previews = previews;
-    let path = args.run_folder.clone().unwrap_or_else(|| new_run(&home, &args.output));
+    let path = args.run_folder.clone().unwrap_or_else(|| new_run(&home, output));
     check_disk(&job.plan, &path).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new(args.json).map_err(Failure::run)?;
@@ -130,7 +154,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     if !args.no_preflight {
         check_device(&job, &home, &files, &mut bars)?;
     }
-    let record = Record::new(job.request.clone(), job.machine.record(), files, output);
+    let record = Record::new(job.request.clone(), job.machine.record(), files, record);
     let run = RunFolder::create(&path, record).map_err(Failure::request)?;
     make(&job, &run, sinks, &mut calibration, bars)
 }

@@ -54,7 +54,7 @@ pub struct Executor {
     limits: Limits,
     /// See [`table::alignment`].
     alignment: usize,
-    observer: Option<Observer>,
+    observer: Option<(Taps, Observer)>,
     examining: bool,
     #[cfg(feature = "faults")]
     fault: Option<super::fault::Planted>,
@@ -133,9 +133,22 @@ impl Executor {
         self.done
     }
 
-    /// Hands every [`Tensor::tap`] of later runs to `observer`: parity tests, importance matrices.
+    /// Hands every [`Tensor::tap`] of later runs to `observer`: for parity tests.
     pub fn observe(&mut self, observer: impl FnMut(&str, HostTensor) + 'static) {
-        self.observer = Some(Box::new(observer));
+        self.observer = Some((Taps::Observed, Box::new(observer)));
+    }
+
+    /// Hands to `observer` what each matrix of later runs is multiplied with, by the matrix's name:
+    /// the number of rows, and the sum over them of each channel's square. For importance matrices.
+    pub fn observe_squares(&mut self, mut observer: impl FnMut(&str, u64, &[f32]) + 'static) {
+        let split = move |name: &str, sums: HostTensor| {
+            // Results of graphs are shown, too, under names that ggml makes up.
+            let Some((rows, name)) = name.split_once(' ') else { return };
+            if let Ok(rows) = rows.parse() {
+                observer(name, rows, &sums.data);
+            }
+        };
+        self.observer = Some((Taps::Squared, Box::new(split)));
     }
 
     /// Whether every [`Tensor::tap`] of later runs is looked at, so that
@@ -195,7 +208,7 @@ impl Executor {
             let order = NonNull::new(cgraph).expect("room was reserved");
             let taps = match (self.examining, &self.observer) {
                 (true, _) => Taps::Examined,
-                (false, Some(_)) => Taps::Observed,
+                (false, Some((taps, _))) => *taps,
                 (false, None) => Taps::Ignored,
             };
             let (family, alignment) = (self.device.family(), self.alignment);
@@ -246,7 +259,7 @@ impl Executor {
             #[cfg(feature = "faults")]
             super::fault::after(fault, &writes);
             self.check_guards(&graph)?;
-            if let Some(observer) = &mut self.observer {
+            if let Some((_, observer)) = &mut self.observer {
                 for t in nodes(cgraph) {
                     let tapped = t.as_ref().flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 != 0;
                     if tapped && t.as_ref().name[0] != 0 {

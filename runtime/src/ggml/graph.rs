@@ -57,6 +57,8 @@ pub(super) enum Taps {
     Observed,
     /// Each is guarded, to find the first that isn't finite.
     Examined,
+    /// The observer gets what linear layers are given, squared and summed: [`Tensor::fed_to`].
+    Squared,
 }
 
 /// Memory that several nodes of a graph fill and read in turn.
@@ -317,7 +319,7 @@ impl<'g> Tensor<'g> {
     #[track_caller]
     pub fn tap(self, name: impl fmt::Display) -> Self {
         let t = match self.graph.taps {
-            Taps::Ignored => return self,
+            Taps::Ignored | Taps::Squared => return self,
             Taps::Observed => self.contiguous(),
             Taps::Examined => {
                 let t = self.contiguous();
@@ -325,13 +327,35 @@ impl<'g> Tensor<'g> {
                 return t;
             }
         };
-        let name = std::ffi::CString::new(name.to_string()).expect("no NUL in tap names");
+        t.show(&name.to_string());
+        t
+    }
+
+    /// Says that this tensor `[.., C]` is what the matrix `weight` is multiplied with. For the observer
+    /// of [`super::Executor::observe_squares`], its values are squared and summed over all rows; free
+    /// when there is none.
+    #[track_caller]
+    pub fn fed_to(self, weight: &Param) {
+        if self.graph.taps != Taps::Squared {
+            return;
+        }
+        let [.., channels] = self.shape().full();
+        let rows = self.shape().elements() as i64 / channels;
+        let squares = self.reshape([rows, channels]).squares().permute([1, 0]).contiguous();
+        let ones = HostTensor::new([1, rows], vec![1.0; rows as usize]);
+        let sums = self.graph.input(&ones).linear(squares);
+        sums.show(&format!("{rows} {}", weight.name()));
+        self.graph.settle(sums.raw);
+    }
+
+    /// Hands this value to the observer as `name`.
+    fn show(self, name: &str) {
+        let name = std::ffi::CString::new(name).expect("no NUL in tap names");
         // SAFETY: the node is alive for `'g`; ggml copies the name.
         unsafe {
-            sys::ggml_set_name(t.raw.as_ptr(), name.as_ptr());
-            sys::ggml_set_output(t.raw.as_ptr());
+            sys::ggml_set_name(self.raw.as_ptr(), name.as_ptr());
+            sys::ggml_set_output(self.raw.as_ptr());
         }
-        t
     }
 }
 

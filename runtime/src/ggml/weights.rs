@@ -7,7 +7,7 @@ use gguf::DType;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -315,6 +315,13 @@ impl Param {
     pub fn shape(&self) -> Shape {
         // SAFETY: the node lives in a context of `store`.
         Shape::from_ne(unsafe { self.raw.as_ref() }.ne)
+    }
+
+    /// As in the file.
+    pub(super) fn name(&self) -> String {
+        // SAFETY: the node lives in a context of `store`, and has a name that ends.
+        let name = unsafe { CStr::from_ptr(self.raw.as_ref().name.as_ptr()) };
+        name.to_string_lossy().into_owned()
     }
 
     pub(super) fn owner(&self) -> Rc<dyn Any> {

@@ -19,6 +19,7 @@ impl Linear {
     /// `x`: `[.., inputs]`.
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        x.fed_to(&self.weight);
         let y = x.linear(&self.weight);
         match &self.bias {
             Some(bias) => y + bias,

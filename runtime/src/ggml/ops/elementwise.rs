@@ -11,6 +11,12 @@ impl<'g> Tensor<'g> {
         self.contiguous().unary(sys::ggml_silu)
     }
 
+    /// `x²`.
+    #[track_caller]
+    pub(in crate::ggml) fn squares(self) -> Self {
+        self.contiguous().unary(sys::ggml_sqr)
+    }
+
     /// `torch.nn.functional.gelu(x, approximate="tanh")`. ggml's CPU backend looks it up in an F16
     /// table (an error of 6e-4, which would hide a wrong variant); strict runs spell it out.
     #[track_caller]
