@@ -5,14 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each folder of the runtime may use, besides itself.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("cli", &["pipeline", "judge", "models", "ggml", "output", "text", "doctor", "os"]),
-    ("pipeline", &["models", "ggml", "output", "text"]),
+    ("pipeline", &["models", "ggml", "image", "output", "text"]),
     ("judge", &["output"]),
     ("models", &["nn", "ggml"]),
     ("nn", &["ggml"]),
     ("ggml", &[]),
     ("doctor", &["nn", "ggml", "os"]),
+    ("image", &[]),
     ("os", &[]),
     ("output", &[]),
     ("text", &[]),

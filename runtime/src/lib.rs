@@ -2,14 +2,15 @@
 //!
 //! Arrows point one way, and a test holds them to it:
 //!
-//! `cli` → [`pipeline`] → [`models`] → [`nn`] → [`ggml`] → `ggml-sys`, with [`text`] and
-//! [`judge`] → [`output`] beside the pipeline, and [`doctor`] beside the models.
+//! `cli` → [`pipeline`] → [`models`] → [`nn`] → [`ggml`] → `ggml-sys`, with [`text`],
+//! [`image`] and [`judge`] → [`output`] beside the pipeline, and [`doctor`] beside the models.
 //!
 //! - [`pipeline`]: a request to frames: noise, schedule, sampler, the denoising loop.
 //! - [`models`]: text encoder, transformer and VAE, after their reference files.
 //! - [`nn`]: layers that models share.
 //! - [`ggml`]: the safe layer over ggml, and the only `unsafe` code.
 //! - [`text`]: prompt cleaning and the tokenizer.
+//! - [`image`]: image files as a model sees them.
 //! - [`judge`]: whether frames are a video, or noise.
 //! - [`output`]: frames to files, and back.
 //! - [`doctor`]: what the machine is, and whether it computes right.
@@ -18,6 +19,7 @@
 pub mod cli;
 pub mod doctor;
 pub mod ggml;
+pub mod image;
 pub mod judge;
 pub mod models;
 pub mod nn;
