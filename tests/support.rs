@@ -42,6 +42,25 @@ pub fn repository(name: &str) -> PathBuf {
     package().join("..").join(name)
 }
 
+/// The whole checkpoint of a folder of `fixtures`. All but `xs` hold only the components that are
+/// their own; the others are `xs`'s, or those of the one other model with an image encoder.
+pub fn checkpoint(name: &str) -> tempfile::TempDir {
+    let whole = tempfile::tempdir().unwrap();
+    let index = fs::read(fixture(name).join("model_index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let components = index.as_object().unwrap().iter();
+    // A component is a library and a class, or two nulls where the model has none.
+    let components = components.filter(|(_, value)| value[1].is_string()).map(|(name, _)| &**name);
+    for file in ["model_index.json"].into_iter().chain(components) {
+        let sources = [name, "xs", "wan2.1-i2v-14b"].map(|base| fixture(base).join(file));
+        let source = sources.iter().find(|path| path.exists());
+        let source = source.unwrap_or_else(|| panic!("{name}: no fixture has {file}"));
+        let source = source.canonicalize().unwrap();
+        std::os::unix::fs::symlink(source, whole.path().join(file)).unwrap();
+    }
+    whole
+}
+
 /// Converts a checkpoint as `to-gguf CHECKPOINT -o OUTPUT --quant QUANT` does, and opens the files.
 pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
     struct Quiet;
@@ -74,12 +93,17 @@ pub struct Golden {
 impl Golden {
     /// `golden.safetensors` and `golden.json` of `folder`.
     pub fn open(folder: &Path) -> Self {
-        let read = |name: &str| {
-            let path = folder.join(name);
+        Self::named(folder, "golden")
+    }
+
+    /// Another run of the same checkpoint: `NAME.safetensors` and `NAME.json` of `folder`.
+    pub fn named(folder: &Path, name: &str) -> Self {
+        let read = |extension: &str| {
+            let path = folder.join(format!("{name}.{extension}"));
             fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let bytes = read("golden.safetensors");
-        let info = serde_json::from_slice(&read("golden.json")).expect("JSON");
+        let bytes = read("safetensors");
+        let info = serde_json::from_slice(&read("json")).expect("JSON");
         let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
         let values = |dtype, data: &[u8]| -> Vec<f64> {
             match dtype {
@@ -91,6 +115,8 @@ impl Golden {
                     .chunks_exact(8)
                     .map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64)
                     .collect(),
+                // Pixels of eight bits.
+                Dtype::U8 => data.iter().map(|&b| b.into()).collect(),
                 other => panic!("a golden of {other:?}"),
             }
         };
