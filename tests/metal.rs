@@ -46,6 +46,18 @@ fn vae_at_720p() {
 }
 
 #[test]
+fn vae_encoder() {
+    passes("vae-encoder:832x480x81", 3_000_000_000);
+    passes("vae-encoder:1280x720x81", 6_000_000_000);
+}
+
+#[test]
+fn vae_of_wan22() {
+    passes("vae22:1280x704x121", 7_000_000_000);
+    passes("vae22-encoder:1280x704x121", 3_000_000_000);
+}
+
+#[test]
 fn text_encoder() {
     passes("umt5:Q8_0", 1_000_000_000);
 }

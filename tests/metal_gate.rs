@@ -2,7 +2,8 @@
 //! JSON: `metal-gate CHIP CASE`. A process a case, for ggml ends the process where a check fails.
 //!
 //! - CHIP: `m1-max` or `m5-max`
-//! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `umt5:Q8_0`, `self-test` (of `gguf-video doctor`),
+//! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `vae-encoder:1280x720x81`, `vae22:1280x704x121`,
+//!   `vae22-encoder:1280x704x121`, `umt5:Q8_0`, `self-test` (of `gguf-video doctor`),
 //!   or a planted failure: `unsupported-op`, `bf16-norm`, `attention-of-70000-rows`
 
 #[cfg(target_os = "macos")]
@@ -16,7 +17,7 @@ fn main() {
 #[cfg(not(target_os = "macos"))]
 mod gate {
     use e2e::gate::Seen;
-    use e2e::synthetic::{self, Transformer, Values};
+    use e2e::synthetic::{self, Transformer, Vae, Values};
     use gguf_video::doctor::SelfTest;
     use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
     use gguf_video::models::text::Umt5Encoder;
@@ -45,7 +46,10 @@ mod gate {
         let folder = tempfile::tempdir().unwrap();
         let steps = match *case.split(':').collect::<Vec<_>>() {
             ["transformer", clip, dtype] => transformer(device, folder.path(), size(clip), dtype),
-            ["vae", clip] => decoder(device, folder.path(), size(clip)),
+            ["vae", clip] => decoder(device, folder.path(), Vae::WAN21, size(clip)),
+            ["vae-encoder", clip] => encoder(device, folder.path(), Vae::WAN21, size(clip)),
+            ["vae22", clip] => decoder(device, folder.path(), Vae::WAN22, size(clip)),
+            ["vae22-encoder", clip] => encoder(device, folder.path(), Vae::WAN22, size(clip)),
             ["umt5", dtype] => text(device, folder.path(), dtype),
             ["self-test"] => self_test(device),
             ["unsupported-op"] => plant(Planted::UnsupportedOp),
@@ -99,12 +103,13 @@ mod gate {
     }
 
     /// Seconds of the whole clip; its first two latent frames hold every graph that there is.
-    fn decoder(device: Device, folder: &Path, clip: [i64; 3]) -> f64 {
-        let file = Arc::new(synthetic::vae(&folder.join("vae.gguf"), Values::Zero));
+    fn decoder(device: Device, folder: &Path, sizes: Vae, clip: [i64; 3]) -> f64 {
+        let file = Arc::new(synthetic::vae(&folder.join("vae.gguf"), sizes, Values::Zero));
         let config = vae::Config::new(&file).unwrap();
+        let latents = HostTensor::zeros(config.latents(clip[0], clip[1], clip[2]));
         let vae = vae::WanVae::new(&Weights::load(file, device).unwrap(), config).unwrap();
         let mut exec = executor(device);
-        let mut decoding = vae.decode(&exec, latents(clip)).unwrap();
+        let mut decoding = vae.decode(&exec, latents).unwrap();
         let mut frame = || {
             let before = exec.done();
             let mut push = |_| Ok::<(), ComputeError>(());
@@ -113,6 +118,21 @@ mod gate {
         };
         let (first, second) = (frame(), frame());
         first + second * ((clip[2] - 1) / 4) as f64
+    }
+
+    /// Seconds of the whole clip; its first five frames hold every graph that there is.
+    fn encoder(device: Device, folder: &Path, sizes: Vae, [w, h, frames]: [i64; 3]) -> f64 {
+        let file = Arc::new(synthetic::vae(&folder.join("vae.gguf"), sizes, Values::Zero));
+        let config = vae::Config::new(&file).unwrap();
+        let vae = vae::WanVaeEncoder::new(&Weights::load(file, device).unwrap(), config).unwrap();
+        let mut exec = executor(device);
+        let mut seconds = |frames| {
+            let (clip, before) = (vec![HostTensor::zeros([h, w, 3]); frames], exec.done());
+            vae.encode(&mut exec, clip, &mut go_on).unwrap();
+            exec.limits().rates.seconds(exec.done().work + before.work * -1.0)
+        };
+        let (first, five) = (seconds(1), seconds(5));
+        first + (five - first) * ((frames - 1) / 4) as f64
     }
 
     /// Seconds of one prompt.

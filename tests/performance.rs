@@ -14,7 +14,7 @@ fn main() {
 #[cfg(not(target_os = "macos"))]
 mod page {
     use e2e::gate;
-    use e2e::synthetic::{self, Transformer, Values};
+    use e2e::synthetic::{self, Transformer, Vae, Values};
     use gguf::DType;
     use gguf_video::ggml::Precision;
     use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, choose_device};
@@ -213,7 +213,7 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
                 dtype,
                 Values::Zero,
             )),
-            vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Values::Zero)),
+            vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Vae::WAN21, Values::Zero)),
         }
     }
 

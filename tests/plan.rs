@@ -1,6 +1,6 @@
 //! The plan of a run against the run itself, and what full-size models take on the CPU.
 
-use e2e::synthetic::{self, Transformer, Values};
+use e2e::synthetic::{self, Transformer, Vae, Values};
 use e2e::{converted, repository};
 use gguf::DType;
 use gguf_video::ggml::{Device, Precision, Usage};
@@ -84,7 +84,7 @@ fn a14b(folder: &Path) -> ModelFolder {
             DType::Q8_0,
             Values::Zero,
         )),
-        vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Values::Zero)),
+        vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Vae::WAN21, Values::Zero)),
     }
 }
 

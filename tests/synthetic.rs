@@ -113,52 +113,122 @@ pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values
     write(path, &m, list, dtype, values)
 }
 
-/// The decoder of Wan 2.1's VAE.
-pub fn vae(path: &Path, values: Values) -> File {
-    const BASE: u64 = 96;
-    const Z: u64 = 16;
-    let mut m = Metadata::new();
-    m.set("general.architecture", "wanvae").set("wanvae.base_dim", BASE as u32);
-    m.set("wanvae.z_dim", Z as u32).set("wanvae.num_res_blocks", 2u32);
-    m.set("wanvae.dim_mult", "1,2,4,4").set("wanvae.temporal_downsample", "false,true,true");
-    m.set("wanvae.latents_mean", vec!["0"; Z as usize].join(","));
-    m.set("wanvae.latents_std", vec!["1"; Z as usize].join(","));
+/// Sizes of a Wan VAE.
+#[derive(Clone, Copy, Debug)]
+pub struct Vae {
+    pub base: u64,
+    pub decoder_base: u64,
+    pub z: u64,
+    /// Blocks that add their input to their result, and pixels in patches of 2x2.
+    pub residual: bool,
+}
 
+impl Vae {
+    pub const WAN21: Self = Self { base: 96, decoder_base: 96, z: 16, residual: false };
+    pub const WAN22: Self = Self { base: 160, decoder_base: 256, z: 48, residual: true };
+
+    fn pixels(self) -> u64 {
+        if self.residual { 12 } else { 3 }
+    }
+
+    /// Block `i` of `level`, where a level has so many blocks.
+    fn block(self, side: &str, list: &str, a_level: u64, [level, i]: [u64; 2]) -> String {
+        match self.residual {
+            false => format!("{side}.{list}.{}", level * a_level + i),
+            true => format!("{side}.{list}.{level}.{list}.{i}"),
+        }
+    }
+}
+
+/// Encoder and decoder of a Wan VAE.
+pub fn vae(path: &Path, sizes: Vae, values: Values) -> File {
+    let Vae { base, decoder_base, z, residual } = sizes;
+    let mut m = Metadata::new();
+    m.set("general.architecture", "wanvae").set("wanvae.base_dim", base as u32);
+    m.set("wanvae.z_dim", z as u32).set("wanvae.num_res_blocks", 2u32);
+    m.set("wanvae.dim_mult", "1,2,4,4").set("wanvae.temporal_downsample", "false,true,true");
+    m.set("wanvae.latents_mean", vec!["0"; z as usize].join(","));
+    m.set("wanvae.latents_std", vec!["1"; z as usize].join(","));
+    if residual {
+        m.set("wanvae.decoder_base_dim", decoder_base as u32);
+        m.set("wanvae.is_residual", true).set("wanvae.patch_size", 2u32);
+    }
     let mut list = List::default();
-    let residual = |list: &mut List, at: &str, i: u64, o: u64| {
-        list.plain(format!("{at}.residual.0.gamma"), &[i, 1, 1, 1]);
-        list.conv(&format!("{at}.residual.2"), &[o, i, 3, 3, 3]);
-        list.plain(format!("{at}.residual.3.gamma"), &[o, 1, 1, 1]);
-        list.conv(&format!("{at}.residual.6"), &[o, o, 3, 3, 3]);
-        if i != o {
-            list.conv(&format!("{at}.shortcut"), &[o, i, 1, 1, 1]);
-        }
-    };
-    let top = 4 * BASE;
-    list.conv("conv2", &[Z, Z, 1, 1, 1]);
-    list.conv("decoder.conv1", &[top, Z, 3, 3, 3]);
-    residual(&mut list, "decoder.middle.0", top, top);
-    list.plain("decoder.middle.1.norm.gamma".into(), &[top, 1, 1]);
-    list.conv("decoder.middle.1.to_qkv", &[3 * top, top, 1, 1]);
-    list.conv("decoder.middle.1.proj", &[top, top, 1, 1]);
-    residual(&mut list, "decoder.middle.2", top, top);
-    for (level, (inputs, outputs)) in [(4, 4), (2, 4), (2, 2), (1, 1)].into_iter().enumerate() {
-        for i in 0..3 {
-            let inputs = if i == 0 { inputs } else { outputs };
-            let at = format!("decoder.upsamples.{}", 4 * level + i);
-            residual(&mut list, &at, inputs * BASE, outputs * BASE);
-        }
-    }
-    for (index, channels, in_time) in [(3, 4, true), (7, 4, true), (11, 2, false)] {
-        let (at, c) = (format!("decoder.upsamples.{index}"), channels * BASE);
-        list.conv(&format!("{at}.resample.1"), &[c / 2, c, 3, 3]);
-        if in_time {
-            list.conv(&format!("{at}.time_conv"), &[2 * c, c, 3, 1, 1]);
-        }
-    }
-    list.plain("decoder.head.0.gamma".into(), &[BASE, 1, 1, 1]);
-    list.conv("decoder.head.2", &[3, BASE, 3, 3, 3]);
+    list.conv("conv1", &[2 * z, 2 * z, 1, 1, 1]);
+    list.conv("conv2", &[z, z, 1, 1, 1]);
+    list.vae_encoder(sizes);
+    list.vae_decoder(sizes);
     write(path, &m, list, DType::F32, values)
+}
+
+impl List {
+    fn vae_encoder(&mut self, sizes: Vae) {
+        let base = sizes.base;
+        self.conv("encoder.conv1", &[base, sizes.pixels(), 3, 3, 3]);
+        for (level, (inputs, outputs)) in (0..).zip([(1, 1), (1, 2), (2, 4), (4, 4)]) {
+            let block = |i| sizes.block("encoder", "downsamples", 3, [level, i]);
+            for i in 0..2 {
+                let inputs = if i == 0 { inputs } else { outputs };
+                self.residual(&block(i), inputs * base, outputs * base);
+            }
+            let (at, c) = (block(2), outputs * base);
+            if level < 3 {
+                self.conv(&format!("{at}.resample.1"), &[c, c, 3, 3]);
+            }
+            if level == 1 || level == 2 {
+                self.conv(&format!("{at}.time_conv"), &[c, c, 3, 1, 1]);
+            }
+        }
+        self.middle("encoder", 4 * base);
+        self.head("encoder", 4 * base, 2 * sizes.z);
+    }
+
+    fn vae_decoder(&mut self, sizes: Vae) {
+        let base = sizes.decoder_base;
+        self.conv("decoder.conv1", &[4 * base, sizes.z, 3, 3, 3]);
+        self.middle("decoder", 4 * base);
+        let upsampled = |c: u64| if sizes.residual { c } else { c / 2 };
+        let mut inputs = 4 * base;
+        for (level, outputs) in (0..).zip([4 * base, 4 * base, 2 * base, base]) {
+            let block = |i| sizes.block("decoder", "upsamples", 4, [level, i]);
+            for i in 0..3 {
+                self.residual(&block(i), inputs, outputs);
+                inputs = outputs;
+            }
+            let (at, c) = (block(3), outputs);
+            if level < 3 {
+                inputs = upsampled(c);
+                self.conv(&format!("{at}.resample.1"), &[inputs, c, 3, 3]);
+            }
+            if level < 2 {
+                self.conv(&format!("{at}.time_conv"), &[2 * c, c, 3, 1, 1]);
+            }
+        }
+        self.head("decoder", base, sizes.pixels());
+    }
+
+    fn residual(&mut self, at: &str, i: u64, o: u64) {
+        self.plain(format!("{at}.residual.0.gamma"), &[i, 1, 1, 1]);
+        self.conv(&format!("{at}.residual.2"), &[o, i, 3, 3, 3]);
+        self.plain(format!("{at}.residual.3.gamma"), &[o, 1, 1, 1]);
+        self.conv(&format!("{at}.residual.6"), &[o, o, 3, 3, 3]);
+        if i != o {
+            self.conv(&format!("{at}.shortcut"), &[o, i, 1, 1, 1]);
+        }
+    }
+
+    fn middle(&mut self, side: &str, c: u64) {
+        self.residual(&format!("{side}.middle.0"), c, c);
+        self.plain(format!("{side}.middle.1.norm.gamma"), &[c, 1, 1]);
+        self.conv(&format!("{side}.middle.1.to_qkv"), &[3 * c, c, 1, 1]);
+        self.conv(&format!("{side}.middle.1.proj"), &[c, c, 1, 1]);
+        self.residual(&format!("{side}.middle.2"), c, c);
+    }
+
+    fn head(&mut self, side: &str, i: u64, o: u64) {
+        self.plain(format!("{side}.head.0.gamma"), &[i, 1, 1, 1]);
+        self.conv(&format!("{side}.head.2"), &[o, i, 3, 3, 3]);
+    }
 }
 
 /// The encoder of UMT5-XXL, without a tokenizer.

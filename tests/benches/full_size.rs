@@ -5,7 +5,7 @@
 //! Prints a line a comparison: what, the device's error, the error that rounding explains, and at the
 //! end of each part its seconds. `TMPDIR` is where the weights go.
 
-use e2e::synthetic::{self, Transformer, Values};
+use e2e::synthetic::{self, Transformer, Vae, Values};
 use gguf::DType;
 use gguf_video::ggml::{Device, HostTensor, Precision};
 use gguf_video::models::Context;
@@ -40,7 +40,7 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     // One block of the model's width: what it has beyond is the same again.
     sizes.layers = 1;
-    let vae = Arc::new(synthetic::vae(&folder.path().join("vae.gguf"), Values::Random));
+    let vae = Arc::new(synthetic::vae(&folder.path().join("vae.gguf"), Vae::WAN21, Values::Random));
     println!("clip,type,what,error,explained,passed");
     for [width, height, frames] in clips {
         let clip = format!("{width}x{height}x{frames}");

@@ -6,7 +6,7 @@
 //! weights. With `--check`, how far its values are from the CPU's in F32 instead.
 
 use e2e::distance;
-use e2e::synthetic::{self, Values};
+use e2e::synthetic::{self, Vae, Values};
 use gguf::File;
 use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
 use gguf_video::models::wan::vae::{Config, WanVae};
@@ -34,7 +34,8 @@ fn main() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let file = Arc::new(synthetic::vae(&folder.path().join("vae.gguf"), Values::Random));
+    let file =
+        Arc::new(synthetic::vae(&folder.path().join("vae.gguf"), Vae::WAN21, Values::Random));
     let executor = |device, precision| {
         let mut exec = Executor::new(device, precision, threads).unwrap();
         let mut limits = exec.limits();

@@ -259,7 +259,7 @@ fn conv(kernel: Kernel) -> Case {
         let weights = DeviceTensor::holding(exec.device(), &weights, storage.dtype())?;
         exec.compute(|g| {
             let frames: Vec<_> = frames.iter().map(|f| g.input(f).stored(storage)).collect();
-            conv3d(&frames, &weights, kernel)
+            conv3d(&frames, &weights, kernel, 1)
         })
     })
 }

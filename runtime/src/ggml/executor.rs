@@ -260,12 +260,10 @@ impl Executor {
             super::fault::after(fault, &writes);
             self.check_guards(&graph)?;
             if let Some((_, observer)) = &mut self.observer {
-                for t in nodes(cgraph) {
-                    let tapped = t.as_ref().flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 != 0;
-                    if tapped && t.as_ref().name[0] != 0 {
-                        let name = CStr::from_ptr(t.as_ref().name.as_ptr()).to_string_lossy();
-                        observer(&name, download(t));
-                    }
+                let tapped = graph.tapped.borrow();
+                for t in nodes(cgraph).filter(|t| tapped.contains(t)) {
+                    let name = CStr::from_ptr(t.as_ref().name.as_ptr()).to_string_lossy();
+                    observer(&name, download(t));
                 }
             }
             Ok(result.map(|t| download(t.raw)))

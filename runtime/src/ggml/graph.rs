@@ -78,6 +78,8 @@ pub struct Graph {
     pub(super) precision: Precision,
     pub(super) taps: Taps,
     pub(super) guards: RefCell<Vec<Guard>>,
+    /// The nodes that the observer gets.
+    pub(super) tapped: RefCell<Vec<Node>>,
     limits: Limits,
     /// What computes it: see `table`.
     pub(super) family: Family,
@@ -109,6 +111,7 @@ impl Graph {
             precision,
             taps,
             guards: RefCell::default(),
+            tapped: RefCell::default(),
             limits,
             family,
             alignment,
@@ -356,6 +359,7 @@ impl<'g> Tensor<'g> {
             sys::ggml_set_name(self.raw.as_ptr(), name.as_ptr());
             sys::ggml_set_output(self.raw.as_ptr());
         }
+        self.graph.tapped.borrow_mut().push(self.raw);
     }
 }
 

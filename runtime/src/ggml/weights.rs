@@ -5,6 +5,8 @@ use super::graph::Node;
 use super::{Capacity, Device, Family, Shape, Storage, dry};
 use ggml_sys as sys;
 use gguf::DType;
+use half::f16;
+use half::vec::HalfFloatVecExt;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +90,21 @@ struct Store {
     _loaded: Block,
     /// The mapping that `_loaded`'s buffer may point into: dropped after it.
     file: Arc<gguf::File>,
+}
+
+/// Values on their way to a device.
+enum Owned {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+impl Owned {
+    fn raw(&self) -> (*const c_void, usize) {
+        match self {
+            Self::F32(values) => (values.as_ptr().cast(), size_of_val(values.as_slice())),
+            Self::F16(values) => (values.as_ptr().cast(), size_of_val(values.as_slice())),
+        }
+    }
 }
 
 /// A loaded model file.
@@ -265,13 +282,11 @@ impl<'w> Scope<'w> {
         values: Option<Vec<f32>>,
     ) -> Result<Param, LoadError> {
         let store = &self.weights.0;
-        let bytes: Option<Vec<u8>> = values.map(|values| {
+        let values = values.map(|values| {
             assert_eq!(values.len(), shape.elements(), "`{name}` of {shape:?}");
             match storage {
-                Storage::F32 => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
-                Storage::F16 => {
-                    values.iter().flat_map(|&v| half::f16::from_f32(v).to_ne_bytes()).collect()
-                }
+                Storage::F32 => Owned::F32(values),
+                Storage::F16 => Owned::F16(Vec::from_f32_slice(&values)),
             }
         });
         // SAFETY: as in `load`, with a buffer that ggml allocates.
@@ -285,9 +300,9 @@ impl<'w> Scope<'w> {
                 sys::ggml_free(ctx.as_ptr());
                 return Err(no_room(&store.file, store.device, bytes));
             };
-            if let (Some(bytes), false) = (bytes, store.device.is_dry()) {
-                let values = bytes.as_ptr().cast();
-                sys::ggml_backend_tensor_set(raw.as_ptr(), values, 0, bytes.len());
+            if let (Some(values), false) = (values, store.device.is_dry()) {
+                let (data, bytes) = values.raw();
+                sys::ggml_backend_tensor_set(raw.as_ptr(), data, 0, bytes);
             }
             (Block::new(ctx, buffer, store.device), raw)
         };
@@ -317,7 +332,7 @@ impl<'w> Scope<'w> {
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
                 .collect(),
             DType::F16 => {
-                bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes(two(b)).to_f32()).collect()
+                bytes.chunks_exact(2).map(|b| f16::from_le_bytes(two(b)).to_f32()).collect()
             }
             DType::BF16 => {
                 bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(two(b)).to_f32()).collect()

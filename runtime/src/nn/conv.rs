@@ -45,8 +45,8 @@ impl CausalConv3d {
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>, past: &mut impl History<'g>) -> Tensor<'g> {
         let y = match self.kernel {
-            [1, ..] => conv3d(&[padded(x, self.kernel)], &self.weight, self.kernel),
-            _ => conv3d(&past.push(padded(x, self.kernel)), &self.weight, self.kernel),
+            [1, ..] => conv3d(&[padded(x, self.kernel)], &self.weight, self.kernel, 1),
+            _ => conv3d(&past.push(padded(x, self.kernel)), &self.weight, self.kernel, 1),
         };
         y + &self.bias
     }
@@ -74,7 +74,17 @@ impl Conv2d {
     /// `x`: `[H, W, C]`.
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
-        conv3d(&[padded(x, self.kernel)], &self.weight, self.kernel) + &self.bias
+        conv3d(&[padded(x, self.kernel)], &self.weight, self.kernel, 1) + &self.bias
+    }
+
+    /// With a stride of 2 after one row of zeros below and one column on the right: `x` `[H, W, C]`
+    /// of even sides gives `[H / 2, W / 2, O]`.
+    #[track_caller]
+    pub fn forward_downsampled<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        assert_eq!(self.kernel, [1, 3, 3], "forward_downsampled");
+        let [h, w, _] = x.dims();
+        assert!(h % 2 == 0 && w % 2 == 0, "forward_downsampled: {x:?}");
+        conv3d(&[x.pad_image([0, 1, 0, 1])], &self.weight, self.kernel, 2) + &self.bias
     }
 
     /// [`Conv2d::forward`] of `x` `[H, W, C]` upsampled by 2, for a 3x3 kernel. The large frame
@@ -93,7 +103,7 @@ impl Conv2d {
             let (above, below) = (rows.start - top, bottom - rows.end);
             let y = y.narrow(0, above..2 * (bottom - top) - below);
             let y = y.pad_image([1, 1, 1 - above as i32, 1 - below as i32]);
-            conv3d(&[y], &self.weight, self.kernel) + &self.bias
+            conv3d(&[y], &self.weight, self.kernel, 1) + &self.bias
         };
         if rows >= h {
             return band(0..h);

@@ -16,14 +16,16 @@ const MAX_BANDS: i64 = 512;
 /// Frames, rows and columns of a kernel.
 pub type Kernel = [i64; 3];
 
-/// `torch.nn.functional.conv3d` without padding, with stride 1, for one frame of the result: as
-/// many `frames` `[H, W, C]` as the kernel has, F32 or F16, with a weight `[O, kt · kh · kw · C]`
-/// in [`patch_order`], F32 or F16 as the patches shall be, give `[H - kh + 1, W - kw + 1, O]`.
+/// `torch.nn.functional.conv3d` without padding, with `stride` along rows and columns, for one frame
+/// of the result: as many `frames` `[H, W, C]` as the kernel has, F32 or F16, with a weight
+/// `[O, kt · kh · kw · C]` in [`patch_order`], F32 or F16 as the patches shall be, give
+/// `[(H - kh) / stride + 1, (W - kw) / stride + 1, O]`.
 #[track_caller]
 pub fn conv3d<'g>(
     frames: &[Tensor<'g>],
     weight: impl Operand<'g>,
     [kt, kh, kw]: Kernel,
+    stride: i64,
 ) -> Tensor<'g> {
     let (x, g) = (frames[0], frames[0].graph());
     let (weight, [h, w, c]) = (weight.in_graph(g), x.dims());
@@ -31,20 +33,22 @@ pub fn conv3d<'g>(
     let fits = frames.len() as i64 == kt && frames.iter().all(|f| f.shape() == x.shape());
     assert!(fits, "conv3d: {frames:?} for a kernel of {kt} frames");
     assert_eq!(columns, kt * kh * kw * c, "conv3d: {x:?} by {weight:?}, kernel {kt}x{kh}x{kw}");
-    if [kt, kh, kw] == [1, 1, 1] {
+    if [kt, kh, kw, stride] == [1, 1, 1, 1] {
         return x.linear(weight);
     }
-    let [height, width] = [h - kh + 1, w - kw + 1];
-    assert!(height > 0 && width > 0, "conv3d: {x:?} is smaller than the kernel");
+    assert!(h >= kh && w >= kw, "conv3d: {x:?} is smaller than the kernel");
+    let [height, width] = [(h - kh) / stride + 1, (w - kw) / stride + 1];
 
     let (fewest, storage) = ((height + MAX_BANDS - 1) / MAX_BANDS, weight.storage());
     let rows = (g.limits().scratch / (width * columns * storage.bytes())).max(fewest);
-    let runs: Vec<_> = frames.iter().map(|frame| frame.windows(kw)).collect();
+    let runs: Vec<_> = frames.iter().map(|frame| frame.windows(kw).every(2, stride)).collect();
     let band = |Range { start: top, end: bottom }: Range<i64>| {
         let band = g.scratch([bottom - top, width, columns], storage);
-        let taps = runs
-            .iter()
-            .flat_map(|frame| (0..kh).map(move |dh| frame.narrow(0, top + dh..bottom + dh)));
+        let tap = |frame: &Tensor<'g>, dh| {
+            let (first, last) = (stride * top + dh, stride * (bottom - 1) + dh);
+            frame.narrow(0, first..last + 1).every(1, stride)
+        };
+        let taps = runs.iter().flat_map(|frame| (0..kh).map(move |dh| tap(frame, dh)));
         let band = taps
             .enumerate()
             .fold(band, |band, (i, taps)| band.set([0, 0, i as i64 * kw * c], taps));

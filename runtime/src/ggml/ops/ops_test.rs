@@ -331,6 +331,8 @@ fn views_and_copies() {
     check([&x], &flat, 0.0, |[x]| x.reshape([20, 6]));
     let runs = Cube::new([4, 3, 18], |a, b, c| x.at(a, b + c / 6, c % 6));
     check([&x], &runs, 0.0, |[x]| x.windows(3));
+    let thinned = Cube::new([2, 3, 6], |a, b, c| x.at(2 * a, 2 * b, c));
+    check([&x], &thinned, 0.0, |[x]| x.every(1, 2).every(2, 2).contiguous());
     let y = Cube::noise([4, 2, 6], 21);
     let joined =
         Cube::new([4, 7, 6], |a, b, c| if b < 5 { x.at(a, b, c) } else { y.at(a, b - 5, c) });
@@ -357,9 +359,9 @@ fn images() {
 }
 
 /// `w` is `[O, C, kt, kh, kw]`; `x` `[T, H, W, C]` is given with its last two dimensions as one.
-fn naive_conv3d(x: &Cube, c: i64, w: &[f32], o: i64, [kt, kh, kw]: [i64; 3]) -> Cube {
+fn naive_conv3d(x: &Cube, c: i64, w: &[f32], o: i64, [kt, kh, kw]: [i64; 3], stride: i64) -> Cube {
     let [t, h, wide] = x.dims;
-    let [ot, oh, ow] = [t - kt + 1, h - kh + 1, wide / c - kw + 1];
+    let [ot, oh, ow] = [t - kt + 1, (h - kh) / stride + 1, (wide / c - kw) / stride + 1];
     Cube::new([ot, oh, ow * o], |a, b, pixel| {
         let (column, output) = (pixel / o, pixel % o);
         let mut sum = 0.0;
@@ -367,7 +369,9 @@ fn naive_conv3d(x: &Cube, c: i64, w: &[f32], o: i64, [kt, kh, kw]: [i64; 3]) -> 
             for (i, tap) in (0..kt * kh * kw).enumerate() {
                 let (dt, dh, dw) = (tap / (kh * kw), tap / kw % kh, tap % kw);
                 let weight = w[((output * c + channel) * kt * kh * kw) as usize + i];
-                sum += f64::from(x.at(a + dt, b + dh, (column + dw) * c + channel) * weight);
+                sum += f64::from(
+                    x.at(a + dt, stride * b + dh, (stride * column + dw) * c + channel) * weight,
+                );
             }
         }
         sum as f32
@@ -377,7 +381,7 @@ fn naive_conv3d(x: &Cube, c: i64, w: &[f32], o: i64, [kt, kh, kw]: [i64; 3]) -> 
 #[track_caller]
 fn check_conv3d([t, h, w, c]: [i64; 4], o: i64, kernel: [i64; 3]) {
     let exec = executor(Precision::Native);
-    check_conv3d_on(exec, Storage::F32, 1e-5, [t, h, w, c], o, kernel);
+    check_conv3d_on(exec, Storage::F32, 1e-5, [t, h, w, c], o, kernel, 1);
 }
 
 #[track_caller]
@@ -388,18 +392,19 @@ fn check_conv3d_on(
     [t, h, w, c]: [i64; 4],
     o: i64,
     kernel: [i64; 3],
+    stride: i64,
 ) {
     let x = Cube::noise([t, h, w * c], 23);
     let columns = c * kernel.iter().product::<i64>();
     let weight = Cube::noise([1, o, columns], 24);
-    let expected = naive_conv3d(&x, c, &weight.data, o, kernel);
+    let expected = naive_conv3d(&x, c, &weight.data, o, kernel, stride);
     let ordered = HostTensor::new([o, columns], patch_order(&weight.data, [o, c], kernel));
     check_on(exec, [&x], &expected, tolerance, |[x]| {
         let weight = x.graph().input(&ordered).stored(storage);
         let frame = |i: i64| x.narrow(0, i..i + 1).reshape([h, w, c]);
         let result = |i: i64| {
             let frames: Vec<_> = (i..i + kernel[0]).map(frame).collect();
-            let y = conv3d(&frames, weight, kernel);
+            let y = conv3d(&frames, weight, kernel, stride);
             let [oh, ow, o] = y.dims();
             y.reshape([1, oh, ow * o])
         };
@@ -419,7 +424,7 @@ fn conv3d_of_every_kernel_of_the_vae() {
 fn conv3d_of_half_precision_patches() {
     for kernel in [[3, 3, 3], [1, 3, 3], [3, 1, 1], [1, 1, 1]] {
         let exec = executor(Precision::Native);
-        check_conv3d_on(exec, Storage::F16, 1e-2, [4, 6, 7, 5], 3, kernel);
+        check_conv3d_on(exec, Storage::F16, 1e-2, [4, 6, 7, 5], 3, kernel, 1);
     }
 }
 
@@ -430,7 +435,21 @@ fn conv3d_in_bands_of_rows() {
     let mut limits = exec.limits();
     limits.scratch = 38 * 9 * c * 4 * rows;
     exec.set_limits(limits);
-    check_conv3d_on(exec, Storage::F32, 1e-5, [2, 2 * rows + 7, w, c], 2, [1, 3, 3]);
+    check_conv3d_on(exec, Storage::F32, 1e-5, [2, 2 * rows + 7, w, c], 2, [1, 3, 3], 1);
+}
+
+/// Of odd and even sides, in one piece and in bands of two rows.
+#[test]
+fn conv3d_with_a_stride() {
+    let c = 5;
+    for (sides, scratch) in [([7, 9], 1 << 20), ([8, 6], 1 << 20), ([17, 11], 2 * 5 * 9 * c * 4)] {
+        let mut exec = executor(Precision::Native);
+        let mut limits = exec.limits();
+        limits.scratch = scratch;
+        exec.set_limits(limits);
+        let [h, w] = sides;
+        check_conv3d_on(exec, Storage::F32, 1e-5, [2, h, w, c], 3, [1, 3, 3], 2);
+    }
 }
 
 #[test]

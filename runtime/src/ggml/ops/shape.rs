@@ -49,6 +49,20 @@ impl<'g> Tensor<'g> {
         self.strided(ne, nb, offset)
     }
 
+    /// `x[.., ::step, ..]` along `dim`, counted from the outside of all four dimensions.
+    #[track_caller]
+    pub fn every(self, dim: usize, step: i64) -> Self {
+        if step == 1 {
+            return self;
+        }
+        // SAFETY: the node is alive for `'g`.
+        let t = unsafe { self.raw.as_ref() };
+        let (mut ne, mut nb, d) = (t.ne, t.nb, 3 - dim);
+        assert!(step > 0, "every: a step of {step} along dimension {dim} of {self:?}");
+        (ne[d], nb[d]) = ((ne[d] + step - 1) / step, nb[d] * step as usize);
+        self.strided(ne, nb, 0)
+    }
+
     /// Overlapping runs of `width` neighbours along the second-innermost dimension of
     /// `[A, B, N, C]`, without a copy: `[A, B, N - width + 1, width · C]`.
     #[track_caller]

@@ -42,9 +42,9 @@ impl ResidualBlock {
         })
     }
 
-    /// The convolutions that remember, in the order in which they do.
-    pub(super) fn causal(&self) -> Vec<&CausalConv3d> {
-        vec![&self.conv1, &self.conv2]
+    /// The shapes of the frames that its convolutions remember, in the order in which they do.
+    pub(super) fn remembered(&self, size: [i64; 2]) -> Vec<[i64; 3]> {
+        vec![self.conv1.remembered(size), self.conv2.remembered(size)]
     }
 
     pub(super) fn forward<'g>(&self, x: Tensor<'g>, past: &mut impl History<'g>) -> Tensor<'g> {
@@ -83,53 +83,7 @@ impl AttentionBlock {
     }
 }
 
-/// Upsampling by 2 in space, and in time where there is a `time_conv`.
-pub(super) struct Resample {
-    conv: Conv2d,
-    time_conv: Option<CausalConv3d>,
-}
-
-impl Resample {
-    pub(super) fn new(w: Scope<'_>, dim: i64, in_time: bool) -> Result<Self, LoadError> {
-        Ok(Self {
-            conv: Conv2d::new(w.at("resample.1"), [dim, dim / 2], 3)?,
-            time_conv: in_time
-                .then(|| CausalConv3d::new(w.at("time_conv"), [dim, 2 * dim], [3, 1, 1]))
-                .transpose()?,
-        })
-    }
-
-    pub(super) fn causal(&self) -> Vec<&CausalConv3d> {
-        self.time_conv.iter().collect()
-    }
-
-    /// How many frames come out for one that goes in.
-    pub(super) fn frames(&self, first: bool) -> usize {
-        if self.time_conv.is_some() && !first { 2 } else { 1 }
-    }
-
-    /// `x`: `[H, W, C]`. The clip's `first` latent frame is one frame only, and `time_conv` never
-    /// sees it.
-    pub(super) fn forward<'g>(
-        &self,
-        x: Tensor<'g>,
-        past: &mut impl History<'g>,
-        first: bool,
-    ) -> Vec<Tensor<'g>> {
-        let [_, _, c] = x.dims();
-        let frames = match &self.time_conv {
-            // Each frame's 2C channels are two frames.
-            Some(conv) if !first => {
-                let y = conv.forward(x, past);
-                vec![y.narrow(2, 0..c), y.narrow(2, c..2 * c)]
-            }
-            _ => vec![x],
-        };
-        frames.into_iter().map(|x| self.conv.forward_upsampled(x)).collect()
-    }
-}
-
-/// The decoder's last layers: norm, SiLU, and the convolution to pixels.
+/// The last layers: norm, SiLU, and the convolution to pixels or to the moments of latents.
 pub(super) struct Head {
     norm: RmsNorm,
     conv: CausalConv3d,
@@ -143,8 +97,8 @@ impl Head {
         })
     }
 
-    pub(super) fn causal(&self) -> Vec<&CausalConv3d> {
-        vec![&self.conv]
+    pub(super) fn remembered(&self, size: [i64; 2]) -> Vec<[i64; 3]> {
+        vec![self.conv.remembered(size)]
     }
 
     pub(super) fn forward<'g>(&self, x: Tensor<'g>, past: &mut impl History<'g>) -> Tensor<'g> {

@@ -11,14 +11,8 @@ use crate::ggml::{ComputeError, Executor, HostTensor};
 use crate::models::Tick;
 use std::ops::{ControlFlow, Range};
 
-/// How far a pixel sees after the middle block, in latents: six convolutions of 3x3 at each of the
-/// scales 1, 2, 4 and 8, one at the end, and one for each change of scale, which sees half as far:
-/// 6 + 6/2 + 6/4 + 7/8 + 1/2 + 1/4 + 1/8, rounded up.
-const SIGHT: i64 = 13;
 /// Latents along a side of a piece.
 const PIECE: i64 = 2;
-/// Pixels along a side of a latent.
-const PIXELS: i64 = 8;
 /// Latent frames that are decoded: the first stands alone, the second becomes four frames.
 const FRAMES: i64 = 2;
 
@@ -26,7 +20,7 @@ const FRAMES: i64 = 2;
 pub struct ChunkAnswer {
     /// What its middle block made of each latent frame, `[H, W, C]`.
     pub features: Vec<HostTensor>,
-    /// Frames, `[H, W, 3]`.
+    /// Frames as the decoder's last convolution makes them, `[H, W, C]`.
     pub frames: Vec<HostTensor>,
 }
 
@@ -92,23 +86,24 @@ impl WanVae {
     }
 
     /// Pieces of the frames that come of the `features` of whole latent frames: from the middle and
-    /// from the last corner, each `[n, 3]`.
+    /// from the last corner, each `[n, C]`.
     pub fn pieces(
         &self,
         exec: &mut Executor,
         features: &[HostTensor],
     ) -> Result<Vec<HostTensor>, ComputeError> {
         let [h, w, _] = features[0].shape.dims();
+        let (sight, scale) = (self.config().sight(), self.config().scale());
         let mut made = Vec::new();
         for piece in windows(h, w) {
-            let around = piece.with_sight(h, w);
+            let around = piece.widened(sight, h, w);
             let crop = |frame: &HostTensor| cut(frame, &around, 1);
             let range = self.middle()..self.count();
             let mut stages = self.stages(exec, range, crop(&features[0]).shape.dims())?;
             let inside = piece.within(&around);
             for frame in features {
                 let (start, push) = (crop(frame), &mut |frame: HostTensor| {
-                    made.push(flat(&cut(&frame, &inside, PIXELS)));
+                    made.push(flat(&cut(&frame, &inside, scale)));
                     Ok::<(), ComputeError>(())
                 });
                 stages.feed(exec, |g| g.input(&start), &mut go_on, push)?;
@@ -122,8 +117,9 @@ impl ChunkAnswer {
     /// The pieces of its frames that [`WanVae::pieces`] computes, in the same order.
     pub fn pieces(&self) -> Vec<HostTensor> {
         let [h, w, _] = self.features[0].shape.dims();
+        let [rows, ..] = self.frames[0].shape.dims::<3>();
         let of = |window: Window| {
-            self.frames.iter().map(move |frame| flat(&cut(frame, &window, PIXELS)))
+            self.frames.iter().map(move |frame| flat(&cut(frame, &window, rows / h)))
         };
         windows(h, w).into_iter().flat_map(of).collect()
     }
@@ -139,9 +135,9 @@ fn windows(h: i64, w: i64) -> [Window; 2] {
 }
 
 impl Window {
-    /// With all around it that it sees, within a frame.
-    fn with_sight(&self, h: i64, w: i64) -> Self {
-        let wider = |r: &Range<i64>, end: i64| (r.start - SIGHT).max(0)..(r.end + SIGHT).min(end);
+    /// With `by` more on each side, within a frame.
+    fn widened(&self, by: i64, h: i64, w: i64) -> Self {
+        let wider = |r: &Range<i64>, end: i64| (r.start - by).max(0)..(r.end + by).min(end);
         Self { rows: wider(&self.rows, h), columns: wider(&self.columns, w) }
     }
 
