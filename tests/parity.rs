@@ -11,7 +11,6 @@ use gguf_video::pipeline::{
     Checkpoint, Conditions, Experts, ModelFolder, Progress, Request, Silent, Step,
 };
 use gguf_video::text::{Tokenizer, clean};
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -56,19 +55,9 @@ impl Case {
         }
     }
 
-    /// The same for the VAE, whose taps come a frame `[H, W, C]` at a time: all frames of a name
-    /// since the last call are brought into `[C, T, H, W]` first.
+    /// The same for the VAE.
     fn check_frames(&mut self) {
-        let mut names = Vec::new();
-        let mut frames: BTreeMap<String, Vec<HostTensor>> = BTreeMap::new();
-        for (name, frame) in self.taps.take() {
-            if !frames.contains_key(&name) {
-                names.push(name.clone());
-            }
-            frames.entry(name).or_default().push(frame);
-        }
-        for name in names {
-            let value = channels_first(&frames[&name]);
+        for (name, value) in self.taps.take_frames() {
             if let Some(frame) = name.strip_prefix("vae.post_quant_conv.") {
                 let expected = self.golden.frame("vae.post_quant_conv", frame.parse().unwrap());
                 self.comparison.check(&name, &value.data, &expected);
@@ -184,16 +173,6 @@ impl Case {
         let compared = self.comparison.finish(what);
         assert!(compared > 50, "only {compared} taps were compared");
     }
-}
-
-/// Frames `[H, W, C]` as one `[C, T, H, W]`.
-fn channels_first(frames: &[HostTensor]) -> HostTensor {
-    let [h, w, c] = frames[0].shape.dims();
-    let plane = |frame: &HostTensor, channel: usize| {
-        frame.data.iter().skip(channel).step_by(c as usize).copied().collect::<Vec<f32>>()
-    };
-    let planes = (0..c as usize).flat_map(|ch| frames.iter().flat_map(move |f| plane(f, ch)));
-    HostTensor::new([c, frames.len() as i64, h, w], planes.collect::<Vec<f32>>())
 }
 
 /// GPUs round the operands of matrix products to F16.

@@ -246,4 +246,27 @@ impl Taps {
     pub fn take(&self) -> Vec<(String, HostTensor)> {
         self.0.take()
     }
+
+    /// The same of a VAE, whose taps come a frame `[H, W, C]` at a time: all frames of a name as one
+    /// `[C, T, H, W]`.
+    pub fn take_frames(&self) -> Vec<(String, HostTensor)> {
+        let mut named: Vec<(String, Vec<HostTensor>)> = Vec::new();
+        for (name, frame) in self.take() {
+            match named.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, frames)) => frames.push(frame),
+                None => named.push((name, vec![frame])),
+            }
+        }
+        named.into_iter().map(|(name, frames)| (name, channels_first(&frames))).collect()
+    }
+}
+
+/// Frames `[H, W, C]` as one `[C, T, H, W]`.
+pub fn channels_first(frames: &[HostTensor]) -> HostTensor {
+    let [h, w, c] = frames[0].shape.dims();
+    let plane = |frame: &HostTensor, channel: usize| {
+        frame.data.iter().skip(channel).step_by(c as usize).copied().collect::<Vec<f32>>()
+    };
+    let planes = (0..c as usize).flat_map(|ch| frames.iter().flat_map(move |f| plane(f, ch)));
+    HostTensor::new([c, frames.len() as i64, h, w], planes.collect::<Vec<f32>>())
 }
