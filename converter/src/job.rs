@@ -27,6 +27,8 @@ pub struct Job {
     pub quants_high: Option<Vec<Quant>>,
     /// The same for the expert of the last steps alone.
     pub quants_low: Option<Vec<Quant>>,
+    /// The same for the image encoder alone; F16 unless everything is to be F32.
+    pub quants_image: Option<Vec<Quant>>,
     /// How the files' names begin.
     pub name: String,
     /// How many threads quantize; at least 1.
@@ -76,6 +78,7 @@ impl Job {
             quants: quants.to_vec(),
             quants_high: None,
             quants_low: None,
+            quants_image: None,
             name,
             threads: 1,
             force: false,
@@ -103,6 +106,11 @@ impl Job {
             Part::HighNoise => self.quants_high.as_deref(),
             Part::LowNoise => self.quants_low.as_deref(),
             Part::Single | Part::TextEncoder => None,
+            // 0.6 billion weights, which run once: hardly anything to save.
+            Part::ImageEncoder if self.quants.iter().all(|&quant| quant == Quant::F32) => {
+                self.quants_image.as_deref()
+            }
+            Part::ImageEncoder => self.quants_image.as_deref().or(Some(&[Quant::F16][..])),
             // Small and sensitive.
             Part::Vae => Some(&[Quant::F32][..]),
         };
@@ -225,6 +233,8 @@ fn unused_experts(job: &Job, models: &[Model]) -> Result<()> {
     let source = job.source.display();
     ensure!(!high || has(Part::HighNoise), "{source} has no high-noise expert");
     ensure!(!low || has(Part::LowNoise), "{source} has no low-noise expert");
+    let image = job.quants_image.is_none() || has(Part::ImageEncoder);
+    ensure!(image, "{source} has no image encoder");
     let any = !job.loras.is_empty() || job.target_size.is_some();
     ensure!(!any || models.iter().any(|m| m.part.is_transformer()), "{source} has no transformer");
     Ok(())
@@ -235,7 +245,7 @@ fn importance(job: &Job, model: &mut Model) -> Result<Vec<crate::plan::Importanc
     let own = match model.part {
         Part::HighNoise => &job.imatrix_high,
         Part::LowNoise => &job.imatrix_low,
-        Part::Vae => return Ok(vec![None; model.tensors.len()]),
+        Part::ImageEncoder | Part::Vae => return Ok(vec![None; model.tensors.len()]),
         _ => &None,
     };
     let mut files: Vec<&PathBuf> = own.iter().collect();

@@ -215,7 +215,7 @@ pub(crate) fn of_part<'a>(
         Part::Single => &[],
         Part::HighNoise => high,
         Part::LowNoise => low,
-        Part::TextEncoder | Part::Vae => return Vec::new(),
+        Part::TextEncoder | Part::ImageEncoder | Part::Vae => return Vec::new(),
     };
     all.iter().chain(own).cloned().collect()
 }

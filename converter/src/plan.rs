@@ -83,7 +83,7 @@ impl Batch {
     fn plan(&self, name: &str, quant: Quant, recipe: &str, dtypes: Vec<DType>, job: &Job) -> Plan {
         let model = &self.model;
         let mut plan = Plan {
-            file: Path::new(model.folder).join(name),
+            file: Path::new(model.part.folder()).join(name),
             quant,
             // The VAE's GGUF file is for our own runtime, which takes five dimensions.
             format: Format::Gguf {
@@ -114,7 +114,8 @@ impl Batch {
         let dtypes: Vec<DType> = self.model.tensors.iter().map(dtype).collect();
         let pairs = self.model.tensors.iter().zip(&dtypes);
         Plan {
-            file: Path::new(self.model.folder).join(format!("{}.safetensors", self.model.name)),
+            file: Path::new(self.model.part.folder())
+                .join(format!("{}.safetensors", self.model.name)),
             quant: Quant::F32,
             format: Format::Safetensors,
             bytes: pairs.map(|(tensor, &dtype)| bytes(tensor, dtype)).sum(),
@@ -201,7 +202,7 @@ fn described(quant: Quant, types: &Types) -> String {
 fn metadata(model: &Model, quant: Quant, recipe: &str, dtypes: &[DType], job: &Job) -> Metadata {
     let mut metadata = Metadata::new();
     metadata
-        .set("general.architecture", model.architecture)
+        .set("general.architecture", model.part.architecture())
         .set("general.type", "model")
         .set("general.name", model.name.as_str())
         .set("general.source.name", model.source_name.as_str());

@@ -183,9 +183,10 @@ fn a_model_of_one_expert_is_single() {
     run(&job);
     let file = open(&job, "Tiny-F16.gguf");
     let m = file.metadata();
-    assert_eq!(m.string("wan.variant"), Ok("wan2.1-t2v"));
+    // What the README of the 1.3B advises.
+    assert_eq!(m.string("wan.variant"), Ok("wan2.1-t2v-1.3b"));
     assert_eq!(m.string("wan.expert"), Ok("single"));
-    assert_eq!(m.f32("wan.guidance_scale"), Ok(5.0));
+    assert_eq!(m.f32("wan.guidance_scale"), Ok(6.0));
     assert_eq!(m.u32("wan.steps"), Ok(50));
     assert_eq!(Metadata::optional(m.f32("wan.boundary_ratio")), Ok(None));
     assert_eq!(Metadata::optional(m.u32("general.quantization_version")), Ok(None));

@@ -145,7 +145,7 @@ fn a_gguf_file_is_quantized_again_with_a_warning() {
     let name = "blocks.1.ffn.2.weight";
     assert_eq!(before.tensor(name).unwrap().dtype, DType::Q6_K);
     assert!(decoded(&before, name) == decoded(&after, name));
-    assert_eq!(after.metadata().string("wan.variant"), Ok("wan2.1-t2v"));
+    assert_eq!(after.metadata().string("wan.variant"), Ok("wan2.1-t2v-1.3b"));
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn with_vace(wan: Wan, blocks: u64) -> Shapes {
 }
 
 fn plan(shapes: &Shapes, quants: &str, types: Types) -> Vec<FileReport> {
-    let (_folder, job) = job_of_file("model.safetensors", quants);
+    let (_folder, job) = job_of_file("wan2.1_model.safetensors", quants);
     write_hole(&job.source, shapes);
     let job = Job { dry_run: true, types, ..job };
     let report = convert(&job, &mut Unwatched).unwrap_or_else(|error| panic!("{error:#}"));
@@ -191,7 +191,7 @@ fn rules_decide_before_recipes() {
     assert_eq!(of("time_projection.1.weight"), DType::F32);
     assert_eq!(of("blocks.1.norm3.weight"), DType::F32, "no rule touches what must be exact");
 
-    let (_folder, job) = job_of_file("model.safetensors", "Q4_K");
+    let (_folder, job) = job_of_file("wan2.1_model.safetensors", "Q4_K");
     write_hole(&job.source, &shapes(SMALL));
     let rules = vec![r"modulation=Q8_0".parse().unwrap()];
     let job = Job { dry_run: true, types: Types { rules, ..Types::default() }, ..job };

@@ -25,4 +25,3 @@ done
 python "$here/golden.py" --model wan2.2-ti2v-5b --checkpoint "$fixtures/wan2.2-ti2v-5b" "$@" --image \
     --out "$fixtures/wan2.2-ti2v-5b/golden-image.safetensors" --fixture
 checkpoint wan2.1-flf2v-14b wan2.1-flf2v-14b "$@" --base "$fixtures/wan2.1-i2v-14b"
-python "$here/vae.py" --fixtures "$fixtures" --out "$fixtures/vae/moving.safetensors"

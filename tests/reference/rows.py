@@ -64,6 +64,6 @@ ROWS = {
     "wan2.2-ti2v-5b": Row("WanPipeline", 5.0, in_channels=48, out_channels=48, expand_timesteps=True),
     "wan2.1-t2v-1.3b": Row("WanPipeline", 3.0, guidance_scale=6.0),
     "wan2.1-i2v-14b": Row("WanImageToVideoPipeline", 3.0, in_channels=36, image_encoder=True),
-    "wan2.1-flf2v-14b": Row("WanImageToVideoPipeline", 3.0, in_channels=36, image_encoder=True, last_image=True),
+    "wan2.1-flf2v-14b": Row("WanImageToVideoPipeline", 16.0, in_channels=36, image_encoder=True, last_image=True),
 }
 DEFAULT = "wan2.2-t2v-a14b"

@@ -27,9 +27,9 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
     ensure!(source.exists(), "{}: no such file or folder", source.display());
     let mut notes = Vec::new();
     if source.is_file() {
-        let model = loose::model(Weights::open_file(source)?, job.part, job)?;
+        let (model, inferred) = loose::model(Weights::open_file(source)?, job.part, job)?;
         let license = model.metadata.string("general.license").ok().map(str::to_owned);
-        return Ok(Found { models: vec![model], notes, license });
+        return Ok(Found { models: vec![model], notes: taken(source, inferred), license });
     }
     let license = license(source);
     if source.join("model_index.json").is_file() {
@@ -40,16 +40,26 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
     for (name, part) in EXPERTS {
         let folder = source.join(name);
         if folder.is_dir() {
-            models.push(loose::model(open(&folder)?, Some(part), job)?);
+            let (model, inferred) = loose::model(open(&folder)?, Some(part), job)?;
+            notes.extend(taken(&folder, inferred));
+            models.push(model);
         }
     }
     if models.is_empty() {
-        models.push(loose::model(open(source)?, job.part, job)?);
+        let (model, inferred) = loose::model(open(source)?, job.part, job)?;
+        notes.extend(taken(source, inferred));
+        models.push(model);
     }
     if let Some(pickle) = pickle_in(source) {
         notes.push(format!("not converted: {}", refusal_of_pickles(&pickle)));
     }
     Ok(Found { models, notes, license })
+}
+
+/// What a source was taken for without saying so itself.
+fn taken(source: &Path, inferred: Vec<String>) -> Vec<String> {
+    let name = source.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned();
+    inferred.into_iter().map(|sentence| format!("{name}: {sentence}")).collect()
 }
 
 /// The one model in a folder: what an index lists, or the only file.

@@ -1,58 +1,23 @@
-//! What each model must consist of. One file an architecture: a table that gives every tensor's two
-//! names, shape and role, written from the configuration; and the metadata a runtime needs.
-//!
-//! The tables name every tensor whole. So nothing can be renamed by accident, and what a checkpoint
-//! holds beyond its table is an error.
+//! What each model of a source consists of: one file a component of a checkpoint, which reads its
+//! configuration; and what needs none. The tables of tensors are the catalog's.
 
+mod clip;
 mod find;
 mod loose;
 mod umt5;
 mod wan;
 mod wan_vae;
 
+pub use catalog::Part;
+pub(crate) use catalog::Role;
 pub(crate) use find::{Found, find};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
+use catalog::{Matched, Naming, Wanted};
 use gguf::Metadata;
-use std::collections::BTreeSet;
 
 use crate::lora::{Loaded, Merge};
 use crate::source::{Folder, SourceTensor, Weights};
-
-/// How exact a tensor must stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Biases, norms, modulation tables, convolutions: F32.
-    Exact,
-    /// A matrix outside the blocks, or one that everything passes through: not quantized.
-    Linear,
-    /// A matrix of which the blocks, and so the file, mostly consist.
-    Block,
-}
-
-/// A line of an architecture's table.
-pub(crate) struct Wanted {
-    /// The name in a diffusers checkpoint.
-    diffusers: String,
-    /// The name in the GGUF file.
-    name: String,
-    shape: Vec<u64>,
-    role: Role,
-}
-
-impl Wanted {
-    fn new(diffusers: &str, name: &str, shape: impl Into<Vec<u64>>, role: Role) -> Self {
-        Self { diffusers: diffusers.to_owned(), name: name.to_owned(), shape: shape.into(), role }
-    }
-}
-
-/// Which of a tensor's names a source uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Naming {
-    Diffusers,
-    /// Those of the original code, which GGUF files have, too.
-    Original,
-}
 
 /// A tensor that the source holds as its table says.
 pub(crate) struct Tensor {
@@ -79,34 +44,9 @@ impl Tensor {
     }
 }
 
-/// What a model does in a pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// The transformer of a model that has one.
-    Single,
-    /// The transformer of the first steps.
-    HighNoise,
-    /// The transformer of the last steps.
-    LowNoise,
-    /// The text encoder.
-    TextEncoder,
-    /// The video autoencoder.
-    Vae,
-}
-
-impl Part {
-    /// Whether it is one of the transformers.
-    pub fn is_transformer(self) -> bool {
-        matches!(self, Part::Single | Part::HighNoise | Part::LowNoise)
-    }
-}
-
 /// What becomes one file for each quantization.
 pub(crate) struct Model {
     pub(crate) part: Part,
-    /// Below the output folder; may be empty.
-    pub(crate) folder: &'static str,
-    pub(crate) architecture: &'static str,
     /// Also how the file's name begins.
     pub(crate) name: String,
     /// What the source is called.
@@ -172,90 +112,49 @@ pub(crate) fn piece_len(row: u64) -> usize {
 
 /// The models of a checkpoint, each found whole.
 fn models(folder: &Folder, name: &str) -> Result<Vec<Model>> {
-    let index = folder.index();
-    let path = index.path().display();
-    let class = index.get("_class_name").as_str();
-    let Some(class) = class else { bail!("{path}: \"_class_name\" is missing") };
-    ensure!(
-        class == "WanPipeline",
-        "{path}: the checkpoint is a {class}; supported is WanPipeline (Wan 2.1 and 2.2 text to video)"
-    );
     let mut models = wan::models(folder, name)?;
     models.push(umt5::model(folder, name)?);
+    if folder.class("image_encoder")?.is_some() {
+        models.push(clip::model(folder, name)?);
+    }
     models.push(wan_vae::model(folder, name)?);
     Ok(models)
 }
 
-/// How many names an error lists before it only counts.
-const LISTED: usize = 8;
-
-/// Finds each wanted tensor, with its shape, and nothing else.
-fn matched(weights: &Weights, naming: Naming, wanted: Vec<Wanted>) -> Result<Vec<Tensor>> {
-    let theirs = |tensor: &Wanted| match naming {
-        Naming::Diffusers => tensor.diffusers.clone(),
-        Naming::Original => tensor.name.clone(),
+/// How the names of a part's files begin, by the name of the model.
+fn named(name: &str, part: Part) -> String {
+    let label = match part {
+        Part::Single => return name.to_owned(),
+        // Readers take a text encoder for UMT5's only if its name says so.
+        Part::TextEncoder => "umt5",
+        Part::ImageEncoder => "clip",
+        _ => part.folder(),
     };
-    let known: BTreeSet<String> = wanted.iter().map(theirs).collect();
-    let missing = known.iter().map(String::as_str).filter(|name| weights.get(name).is_none());
-    let missing: Vec<_> = missing.collect();
-    let unknown: Vec<_> = weights.names().filter(|name| !known.contains(*name)).collect();
-    let folder = weights.path().display();
-    let list = |names: &[&str]| {
-        let listed = names[..names.len().min(LISTED)].join(", ");
-        if names.len() > LISTED {
-            format!("{listed}, ... ({} in all)", names.len())
-        } else {
-            listed
-        }
-    };
-    match (&missing[..], &unknown[..]) {
-        ([], []) => {}
-        (missing, []) => bail!("{folder}: tensors are missing: {}", list(missing)),
-        ([], unknown) => bail!("{folder}: tensors that the model does not have: {}", list(unknown)),
-        (missing, unknown) => bail!(
-            "{folder}: tensors are missing: {}; and there are some that the model does not have: {}",
-            list(missing),
-            list(unknown)
-        ),
+    match name.strip_suffix(label).is_some_and(|stem| stem.ends_with('-')) {
+        true => name.to_owned(),
+        false => format!("{name}-{label}"),
     }
-    let tensor = |wanted: Wanted| {
-        let source = theirs(&wanted);
-        let mut found = weights.get(&source).expect("none is missing").clone();
+}
+
+/// Finds each tensor of a table in a component of a checkpoint, with its shape, and nothing else.
+fn matched(weights: &Weights, wanted: Vec<Wanted>) -> Result<Vec<Tensor>> {
+    tensors(weights, loose::given(weights).matched(Naming::Diffusers, wanted)?)
+}
+
+/// The tensors that were found, which must be of a type that can be read.
+fn tensors(weights: &Weights, matched: Vec<Matched>) -> Result<Vec<Tensor>> {
+    let tensor = |Matched { source: name, wanted }: Matched| {
+        let mut source = weights.get(&name).expect("the catalog found it").clone();
+        ensure!(
+            source.dtype.is_decodable(),
+            "{}: tensor {name:?} is {}, which weights can't be read from",
+            weights.path().display(),
+            source.dtype.name()
+        );
+        // A GGUF file may have it folded.
+        source.shape.clone_from(&wanted.shape);
         let Wanted { diffusers, name, shape, role } = wanted;
-        if weights.is_gguf() && folded(&found.shape, &shape) {
-            found.shape.clone_from(&shape);
-        }
-        ensure!(
-            found.shape == shape,
-            "{folder}: tensor {source:?} is {:?}, by {} it must be {shape:?}",
-            found.shape,
-            weights.shapes_from()
-        );
-        ensure!(
-            found.dtype.is_decodable(),
-            "{folder}: tensor {source:?} is {}, which weights can't be read from",
-            found.dtype.name()
-        );
-        Ok(Tensor { source: found, diffusers, name, shape, role, merges: Vec::new() })
+        Ok(Tensor { source, diffusers, name, shape, role, merges: Vec::new() })
     };
-    wanted.into_iter().map(tensor).collect()
-}
-
-/// Whether `found` is `wanted` as GGUF files may have it: its two outermost dimensions in one, for
-/// readers that stop at four, or without ones in front, which some writers lose.
-fn folded(found: &[u64], wanted: &[u64]) -> bool {
-    let joined = wanted.len() == 5
-        && found.len() == 4
-        && wanted[0].checked_mul(wanted[1]) == Some(found[0])
-        && found[1..] == wanted[2..];
-    let ones = wanted.iter().take_while(|&&n| n == 1).count();
-    joined
-        || (found.len() < wanted.len()
-            && found.len() + ones >= wanted.len()
-            && found == &wanted[wanted.len() - found.len()..])
-}
-
-/// Values separated by commas: some readers can't load arrays beside tensors of five dimensions.
-fn joined<T: ToString>(values: &[T]) -> String {
-    values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+    matched.into_iter().map(tensor).collect()
 }

@@ -42,6 +42,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     quant_low: Vec<Quant>,
 
+    /// The same for the image encoder alone [default: F16; F32 if --quant is]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    quant_image: Vec<Quant>,
+
     /// How types follow from --quant
     #[arg(long, value_enum, default_value_t)]
     recipe: RecipeName,
@@ -194,6 +198,7 @@ impl TryFrom<Args> for Job {
             quants,
             quants_high: own(args.quant_high),
             quants_low: own(args.quant_low),
+            quants_image: own(args.quant_image),
             name,
             threads,
             force: args.force,

@@ -73,7 +73,7 @@ pub(crate) fn types(
         _ => 0,
     };
     let blocks = places.iter().map(blocks).max().unwrap_or(0);
-    let mixed = |place: Place| match (types.recipe, model.architecture) {
+    let mixed = |place: Place| match (types.recipe, model.part.architecture()) {
         (Recipe::Uniform, _) => quant.dtype(),
         (_, "wan") => mix::wan(quant, place),
         (_, "t5encoder") => mix::encoder(quant, place, blocks, weighted),

@@ -42,6 +42,8 @@ const QUANTS: [Quant; 22] = [
 impl Quant {
     /// No quantization at all.
     pub const F32: Quant = QUANTS[0];
+    /// Half as exact.
+    pub const F16: Quant = QUANTS[1];
 
     /// Every one there is.
     pub const ALL: &[Quant] = &QUANTS;

@@ -70,6 +70,14 @@ impl Config {
         value.ok_or_else(|| self.wrong(key, "a number"))
     }
 
+    /// A boolean, which has a default.
+    pub(crate) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.get(key) {
+            Value::Null => Ok(default),
+            value => value.as_bool().ok_or_else(|| self.wrong(key, "a boolean")),
+        }
+    }
+
     /// A list of what `pick` takes, which is called `wanted` in the error.
     pub(crate) fn list<T>(
         &self,

@@ -4,6 +4,7 @@
 //! a file that shrinks meanwhile would kill it.
 
 use anyhow::{Context, Result, bail, ensure};
+use catalog::ShapesFrom;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -173,19 +174,14 @@ impl Weights {
         &self.path
     }
 
-    /// Whether it is a GGUF file.
-    pub(crate) fn is_gguf(&self) -> bool {
-        self.metadata.is_some()
-    }
-
     /// The metadata, if it is a GGUF file.
     pub(crate) fn metadata(&self) -> Option<&gguf::Metadata> {
         self.metadata.as_ref()
     }
 
     /// What says which shapes are right.
-    pub(crate) fn shapes_from(&self) -> &'static str {
-        if self.configured { "config.json" } else { "the other tensors" }
+    pub(crate) fn shapes_from(&self) -> ShapesFrom {
+        if self.configured { ShapesFrom::Config } else { ShapesFrom::Tensors }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&SourceTensor> {
@@ -196,15 +192,17 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Takes `prefix` off the names that have it. Afterwards no two are the same.
-    pub(crate) fn strip(&mut self, prefix: &str) -> Result<()> {
-        for (name, tensor) in std::mem::take(&mut self.tensors) {
-            let short = name.strip_prefix(prefix).unwrap_or(&name);
-            let before = self.tensors.insert(short.to_owned(), tensor);
-            let path = self.path.display();
-            ensure!(before.is_none(), "{path}: {short:?} is there with and without {prefix:?}");
+    /// Puts `prefix` before the names, if it is before none of them.
+    pub(crate) fn begin_with(&mut self, prefix: &str) {
+        if self.names().all(|name| !name.starts_with(prefix)) {
+            let tensors = std::mem::take(&mut self.tensors).into_iter();
+            self.tensors = tensors.map(|(name, t)| (format!("{prefix}{name}"), t)).collect();
         }
-        Ok(())
+    }
+
+    /// Forgets the tensors that are no part of the model.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.tensors.retain(|name, _| keep(name));
     }
 
     /// Forgets a tensor that is no part of the model.

@@ -1,0 +1,68 @@
+//! The image encoder of a checkpoint: the vision half of a CLIP.
+
+use anyhow::{Result, ensure};
+use catalog::clip::{self, Sizes};
+use gguf::Metadata;
+use serde_json::json;
+
+use super::{Model, Part, matched, named};
+use crate::source::{Config, Folder};
+
+/// The real one has 32.
+const MOST_LAYERS: u64 = 1024;
+
+pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
+    // The second has a projection, which is of no use here.
+    let classes = ["CLIPVisionModel", "CLIPVisionModelWithProjection"];
+    folder.expect_class("image_encoder", &classes)?;
+    processor(folder)?;
+    let config = folder.config("image_encoder")?;
+    config.expect_present("hidden_act", "gelu")?;
+    config.expect("num_channels", 3)?;
+    let sizes = Sizes {
+        dim: config.size("hidden_size")?,
+        ffn_dim: config.size("intermediate_size")?,
+        layers: config.size_up_to("num_hidden_layers", MOST_LAYERS)?,
+        heads: config.size("num_attention_heads")?,
+        image: config.size("image_size")?,
+        patch: config.size("patch_size")?,
+    };
+    ensure!(
+        sizes.layers > 1,
+        config.wrong("num_hidden_layers", "at least 2: the last is left out")
+    );
+    ensure!(
+        sizes.dim % sizes.heads == 0,
+        config.wrong("num_attention_heads", "a divisor of hidden_size")
+    );
+    ensure!(sizes.image % sizes.patch == 0, config.wrong("patch_size", "a divisor of image_size"));
+    let mut weights = folder.weights("image_encoder", "model")?;
+    weights.retain(|name| !clip::is_beside(name));
+    // Newer versions of transformers leave the prefix out where there is nothing else.
+    weights.begin_with("vision_model.");
+    let tensors = matched(&weights, sizes.tensors())?;
+    let mut metadata = Metadata::new();
+    sizes.describe(config.number("layer_norm_eps")?, &mut metadata);
+    Ok(Model {
+        part: Part::ImageEncoder,
+        name: sizes.published().map_or_else(|| named(name, Part::ImageEncoder), str::to_owned),
+        source_name: folder.name()?,
+        metadata,
+        weights,
+        tensors,
+    })
+}
+
+/// What happens to an image is not in the file, so it must be as in every published model.
+fn processor(folder: &Folder) -> Result<()> {
+    folder.expect_class("image_processor", &["CLIPImageProcessor", "CLIPImageProcessorFast"])?;
+    let path = folder.path("image_processor").join("preprocessor_config.json");
+    let config = Config::read(path)?;
+    config.expect("image_mean", json!([0.481_454_66, 0.457_827_5, 0.408_210_73]))?;
+    config.expect("image_std", json!([0.268_629_54, 0.261_302_58, 0.275_777_11]))?;
+    // Bicubic.
+    config.expect("resample", 3)?;
+    ["do_resize", "do_center_crop", "do_rescale", "do_normalize"]
+        .into_iter()
+        .try_for_each(|key| config.expect(key, true))
+}
