@@ -61,8 +61,8 @@ pub fn checkpoint(name: &str) -> tempfile::TempDir {
     whole
 }
 
-/// Converts a checkpoint as `to-gguf CHECKPOINT -o OUTPUT --quant QUANT` does, and opens the files.
-pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
+/// Lets a conversion run to its end.
+pub fn quiet() -> impl to_gguf::Progress {
     struct Quiet;
     impl to_gguf::Progress for Quiet {
         fn begin(&mut self, _: &Path, _: u64) {}
@@ -70,12 +70,17 @@ pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
             ControlFlow::Continue(())
         }
     }
+    Quiet
+}
+
+/// Converts a checkpoint as `to-gguf CHECKPOINT -o OUTPUT --quant QUANT` does, and opens the files.
+pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
     let job = to_gguf::Job {
         name: "test".into(),
         threads: 2,
         ..to_gguf::Job::new(checkpoint, output, &[quant.parse().unwrap()])
     };
-    to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
+    to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
     open_model(output)
 }
 

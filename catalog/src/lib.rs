@@ -7,7 +7,7 @@
 //! shape. So nothing is renamed by accident, and what a file holds beyond its table is an error.
 //!
 //! ```
-//! use catalog::{Given, Part, recognize};
+//! use catalog::{Given, recognize};
 //! use std::path::Path;
 //!
 //! // Two tensors are no model, and the error says which.
@@ -16,7 +16,6 @@
 //! let given = Given::new(Path::new("wan_2.1_vae.safetensors"), tensors);
 //! let error = recognize(&given, None).unwrap_err();
 //! assert!(error.to_string().contains("\"encoder.conv1.weight\" is missing"));
-//! # let _ = Part::Vae;
 //! ```
 
 #![warn(missing_docs)]

@@ -59,7 +59,7 @@ impl Batch {
             let name = format!("{}-{label}.gguf", batch.model.name);
             batch.plans.push(batch.plan(&name, quant, &described(quant, &job.types), dtypes, job));
         }
-        if part == Part::Vae && job.publish {
+        if matches!(part, Part::Vae | Part::ImageEncoder) && job.publish {
             batch.plans.push(batch.safetensors());
         }
         Ok(batch)

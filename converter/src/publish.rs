@@ -1,6 +1,7 @@
 //! What a published model has beside its files: a model card, and hashes.
 
 use anyhow::{Context, Result};
+use catalog::{Images, Variant};
 use gguf::File;
 use std::fmt::Write as _;
 use std::fs;
@@ -54,21 +55,6 @@ fn relative(job: &Job, path: &Path) -> String {
     path.strip_prefix(&job.output).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// Where consumers find the configuration of a model, by `wan.variant` and the width.
-fn repository(variant: &str, dim: u32) -> Option<&'static str> {
-    Some(match (variant, dim) {
-        ("wan2.2-t2v-a14b", _) => "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
-        ("wan2.2-i2v-a14b", _) => "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
-        ("wan2.2-ti2v-5b", _) => "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
-        ("wan2.1-t2v", 1536) => "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-        ("wan2.1-t2v", 5120) => "Wan-AI/Wan2.1-T2V-14B-Diffusers",
-        ("wan2.1-vace", 1536) => "Wan-AI/Wan2.1-VACE-1.3B-diffusers",
-        ("wan2.1-vace", 5120) => "Wan-AI/Wan2.1-VACE-14B-diffusers",
-        ("wan2.1-i2v", 5120) => "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-        _ => return None,
-    })
-}
-
 /// A file of each part, to show what commands look like: the middle of what there is.
 fn example(report: &Report, part: Part) -> Option<&FileReport> {
     let mut files: Vec<_> = report.files.iter().filter(|file| file.part == part).collect();
@@ -82,19 +68,17 @@ fn card(job: &Job, report: &Report) -> Result<String> {
         Some(file) => File::open(&file.path)?.metadata().clone(),
         None => gguf::Metadata::new(),
     };
-    let variant = metadata.string("wan.variant").unwrap_or("");
-    let dim = metadata.u32("wan.embedding_length").unwrap_or(0);
-    let repository = repository(variant, dim);
+    let variant = metadata.string("wan.variant").ok().and_then(Variant::named);
     let source = metadata.string("general.source.name").unwrap_or(&job.name);
 
     let mut card = String::from("---\n");
     if let Some(license) = &job.license {
         writeln!(card, "license: {}", yaml(license))?;
     }
-    if let Some(repository) = repository {
+    if let Some(repository) = variant.and_then(|variant| variant.repository) {
         writeln!(card, "base_model: {repository}\nbase_model_relation: quantized")?;
     }
-    let task = if variant.contains("i2v") { "image-to-video" } else { "text-to-video" };
+    let task = variant.map_or("text-to-video", Variant::task);
     writeln!(card, "pipeline_tag: {task}\nlibrary_name: gguf\ntags:\n- gguf\n- wan\n---\n")?;
     writeln!(card, "# {} GGUF\n", job.name)?;
     let version = env!("CARGO_PKG_VERSION");
@@ -108,7 +92,7 @@ fn card(job: &Job, report: &Report) -> Result<String> {
     }
     files(&mut card, job, report)?;
     merged(&mut card, &metadata)?;
-    use_it(&mut card, job, report, repository)?;
+    use_it(&mut card, job, report, variant)?;
     Ok(card)
 }
 
@@ -161,7 +145,7 @@ fn merged(card: &mut String, metadata: &gguf::Metadata) -> Result<()> {
     Ok(())
 }
 
-fn use_it(card: &mut String, job: &Job, report: &Report, repository: Option<&str>) -> Result<()> {
+fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Variant>) -> Result<()> {
     let path = |part| example(report, part).map(|file| relative(job, &file.path));
     let high = path(Part::HighNoise);
     let Some(main) = path(Part::Single).or_else(|| path(Part::LowNoise)).or_else(|| high.clone())
@@ -169,9 +153,19 @@ fn use_it(card: &mut String, job: &Job, report: &Report, repository: Option<&str
         return Ok(());
     };
     let encoder = path(Part::TextEncoder).unwrap_or_else(|| "umt5-xxl-encoder-Q8_0.gguf".into());
-    let vae = report.files.iter().map(|file| relative(job, &file.path));
-    let vae = vae.clone().find(|path| path.ends_with(".safetensors"));
-    let vae = vae.unwrap_or_else(|| "Wan2.1_VAE.safetensors".into());
+    let plain = |part| {
+        let mut files = report.files.iter().filter(|file| file.part == part);
+        let file = files.find(|file| file.path.extension().is_some_and(|e| e == "safetensors"));
+        file.map(|file| relative(job, &file.path))
+    };
+    let images = variant.map_or(Images::None, |variant| variant.images);
+    let vae = plain(Part::Vae).unwrap_or_else(|| {
+        let version = if images == Images::MaybeFirst { "2.2" } else { "2.1" };
+        format!("Wan{version}_VAE.safetensors")
+    });
+    let clip = variant
+        .is_some_and(|variant| variant.image_encoder)
+        .then(|| plain(Part::ImageEncoder).unwrap_or_else(|| "clip_vision_h.safetensors".into()));
 
     let prompt = "a red fox runs over fresh snow";
     writeln!(card, "## Use\n\ngguf-video:\n\n```sh")?;
@@ -188,7 +182,17 @@ fn use_it(card: &mut String, job: &Job, report: &Report, repository: Option<&str
             write!(card, " \\\n  {option} {path}")?;
         }
     }
+    match images {
+        Images::None | Images::Control => {}
+        Images::MaybeFirst | Images::First => write!(card, " \\\n  --image first.png")?,
+        Images::FirstAndLast => {
+            write!(card, " \\\n  --image first.png --last-image last.png")?;
+        }
+    }
     writeln!(card, " \\\n  --prompt {prompt:?} -o video.mp4\n```\n")?;
+    if images == Images::MaybeFirst {
+        writeln!(card, "Without `--image` the model makes a video of the text alone.\n")?;
+    }
 
     writeln!(card, "ComfyUI with ComfyUI-GGUF:\n")?;
     writeln!(card, "| file | folder below `ComfyUI/models` | node |\n| --- | --- | --- |")?;
@@ -196,14 +200,26 @@ fn use_it(card: &mut String, job: &Job, report: &Report, repository: Option<&str
         writeln!(card, "| `{path}` | `unet` | Unet Loader (GGUF) |")?;
     }
     writeln!(card, "| `{encoder}` | `text_encoders` | CLIPLoader (GGUF), type `wan` |")?;
+    if let Some(clip) = &clip {
+        writeln!(card, "| `{clip}` | `clip_vision` | Load CLIP Vision |")?;
+    }
     writeln!(card, "| `{vae}` | `vae` | Load VAE |\n")?;
 
     writeln!(card, "stable-diffusion.cpp:\n\n```sh\nsd -M vid_gen --diffusion-model {main} \\")?;
     if let Some(high) = &high {
         writeln!(card, "  --high-noise-diffusion-model {high} \\")?;
     }
+    if let Some(clip) = &clip {
+        writeln!(card, "  --clip_vision {clip} \\")?;
+    }
+    match images {
+        Images::None | Images::Control => {}
+        Images::MaybeFirst | Images::First => writeln!(card, "  -i first.png \\")?,
+        Images::FirstAndLast => writeln!(card, "  -i first.png --end-img last.png \\")?,
+    }
     writeln!(card, "  --t5xxl {encoder} --vae {vae} -p {prompt:?} -o video.avi\n```\n")?;
 
+    let repository = variant.and_then(|variant| variant.repository);
     let config = repository.unwrap_or("the repository of the model in diffusers layout");
     writeln!(card, "diffusers:\n\n```python\nimport torch")?;
     writeln!(card, "from diffusers import GGUFQuantizationConfig, WanTransformer3DModel\n")?;

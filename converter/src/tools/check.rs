@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::rules;
+use super::{ours, rules};
 
 /// A program that reads GGUF files of video models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub fn check(path: &Path, consumers: &[Consumer]) -> Result<Vec<Verdict>> {
             Consumer::ComfyUi => rules::comfyui(&facts, &mut verdict),
             Consumer::SdCpp => rules::sdcpp(&facts, &mut verdict),
             Consumer::Diffusers => rules::diffusers(&facts, &mut verdict),
-            Consumer::Ours => rules::ours(&facts, &mut verdict),
+            Consumer::Ours => ours::rules(&facts, &mut verdict),
         }
         verdict
     };

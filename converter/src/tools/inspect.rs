@@ -1,6 +1,7 @@
 //! What a GGUF file holds.
 
 use anyhow::Result;
+use catalog::{Error, Given, Part, Recognized, recognize};
 use gguf::{Array, DType, File, Value};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,6 +17,10 @@ pub struct Inspection {
     pub bytes: u64,
     /// Of the format.
     pub version: u32,
+    /// Which model it is, or which it could be; nothing of files that are none of Wan's.
+    pub model: Option<String>,
+    /// What of that the file itself does not say.
+    pub inferred: Vec<String>,
     /// Elements of all tensors.
     pub elements: u64,
     /// Bits that an element takes on average.
@@ -81,10 +86,13 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         offset: tensor.offset,
         bytes: tensor.bytes,
     };
+    let (model, inferred) = model(&file);
     Ok(Inspection {
         file: path.display().to_string(),
         bytes: file.mapping().len() as u64,
         version: file.version(),
+        model,
+        inferred,
         elements,
         bits_per_weight: if elements == 0 { 0.0 } else { bytes as f64 * 8.0 / elements as f64 },
         metadata: file
@@ -95,6 +103,27 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         types: types.into_iter().map(|(dtype, census)| (dtype.name().into(), census)).collect(),
         tensors: file.tensors().iter().map(info).collect(),
     })
+}
+
+/// Which model a file is, and what of that it does not say.
+fn model(file: &File) -> (Option<String>, Vec<String>) {
+    let tensors = file.tensors().iter().map(|tensor| (tensor.name.as_str(), &tensor.shape[..]));
+    let given = Given::new(file.path(), tensors).with_metadata(file.metadata());
+    match recognize(&given, None) {
+        Ok(Recognized { part, variant, inferred, .. }) => {
+            let what = match (part, variant) {
+                (Part::HighNoise, Some(variant)) => format!("{}, high-noise expert", variant.title),
+                (Part::LowNoise, Some(variant)) => format!("{}, low-noise expert", variant.title),
+                (_, Some(variant)) => variant.title.to_owned(),
+                (Part::ImageEncoder, None) => "CLIP image encoder".into(),
+                (Part::Vae, None) => "Wan VAE".into(),
+                (_, None) => "UMT5 text encoder".into(),
+            };
+            (Some(what), inferred)
+        }
+        Err(Error::Ambiguous { choices, .. }) => (Some(choices.join(" or ")), Vec::new()),
+        Err(_) => (None, Vec::new()),
+    }
 }
 
 fn json(value: &Value) -> serde_json::Value {
@@ -163,6 +192,10 @@ impl fmt::Display for Inspection {
             self.elements,
             self.bits_per_weight
         )?;
+        if let Some(model) = &self.model {
+            writeln!(f, "{model}")?;
+        }
+        self.inferred.iter().try_for_each(|sentence| writeln!(f, "  {sentence}"))?;
         writeln!(f, "\nmetadata")?;
         for (key, value) in &self.metadata {
             writeln!(f, "  {key} = {value}")?;

@@ -3,6 +3,7 @@
 mod check;
 mod diff;
 mod inspect;
+mod ours;
 mod rewrap;
 mod rules;
 mod verify;

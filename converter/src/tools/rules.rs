@@ -10,21 +10,22 @@ use super::Verdict;
 use crate::shape;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Transformer,
     DiffusersTransformer,
     Encoder,
+    ImageEncoder,
     Vae,
     Unknown,
 }
 
 /// What the rules ask about.
 pub(super) struct Facts<'a> {
-    metadata: &'a Metadata,
+    pub(super) metadata: &'a Metadata,
     tensors: &'a [Tensor],
-    kind: Kind,
+    pub(super) kind: Kind,
     /// In front of the transformer's names.
-    prefix: &'static str,
+    pub(super) prefix: &'static str,
 }
 
 impl<'a> Facts<'a> {
@@ -41,18 +42,20 @@ impl<'a> Facts<'a> {
             (Kind::Encoder, "")
         } else if has("decoder.conv1.weight").is_some() {
             (Kind::Vae, "")
+        } else if has("vision_model.embeddings.class_embedding") == Some("") {
+            (Kind::ImageEncoder, "")
         } else {
             (Kind::Unknown, "")
         };
         Self { metadata: file.metadata(), tensors: file.tensors(), kind, prefix }
     }
 
-    fn get(&self, name: &str) -> Option<&Tensor> {
+    pub(super) fn get(&self, name: &str) -> Option<&Tensor> {
         let whole = format!("{}{name}", self.prefix);
         self.tensors.iter().find(|tensor| tensor.name == whole)
     }
 
-    fn architecture(&self) -> Option<&str> {
+    pub(super) fn architecture(&self) -> Option<&str> {
         self.metadata.string("general.architecture").ok()
     }
 
@@ -62,7 +65,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Kernels of patch embeddings, by name.
-    fn patches(&self) -> impl Iterator<Item = &Tensor> {
+    pub(super) fn patches(&self) -> impl Iterator<Item = &Tensor> {
         self.tensors.iter().filter(|tensor| tensor.name.ends_with("patch_embedding.weight"))
     }
 
@@ -114,7 +117,7 @@ const ESSENTIAL: [&str; 6] = [
     "time_projection.1.weight",
 ];
 
-fn original_names(facts: &Facts<'_>, verdict: &mut Verdict) -> bool {
+pub(super) fn original_names(facts: &Facts<'_>, verdict: &mut Verdict) -> bool {
     match facts.kind {
         Kind::Transformer => {
             for name in ESSENTIAL.iter().filter(|name| facts.get(name).is_none()) {
@@ -146,6 +149,11 @@ pub(super) fn comfyui(facts: &Facts<'_>, verdict: &mut Verdict) {
     match facts.kind {
         Kind::Vae => {
             let problem = "no node loads a VAE from GGUF; use the .safetensors file (--publish)";
+            return verdict.problems.push(problem.into());
+        }
+        Kind::ImageEncoder => {
+            let problem =
+                "no node loads an image encoder from GGUF; use the .safetensors file (--publish)";
             return verdict.problems.push(problem.into());
         }
         Kind::Encoder => comfyui_encoder(facts, verdict),
@@ -218,7 +226,7 @@ fn comfyui_transformer(facts: &Facts<'_>, verdict: &mut Verdict) {
 }
 
 /// Norms and biases can't be packed.
-fn vector_types(facts: &Facts<'_>, verdict: &mut Verdict) {
+pub(super) fn vector_types(facts: &Facts<'_>, verdict: &mut Verdict) {
     let packed = |tensor: &Tensor| tensor.shape.len() == 1 && tensor.dtype.is_quantized();
     if let Some(tensor) = facts.find(packed) {
         verdict
@@ -237,7 +245,7 @@ pub(super) fn sdcpp(facts: &Facts<'_>, verdict: &mut Verdict) {
     }
     match facts.kind {
         Kind::Encoder => verdict.notes.push("it has a tokenizer of its own".into()),
-        Kind::Vae => {}
+        Kind::Vae | Kind::ImageEncoder => {}
         _ => {
             if original_names(facts, verdict)
                 && facts.get("blocks.0.cross_attn.norm_k.weight").is_none()
@@ -262,6 +270,11 @@ pub(super) fn diffusers(facts: &Facts<'_>, verdict: &mut Verdict) {
             return verdict
                 .problems
                 .push("it loads no VAE from GGUF; use the .safetensors file".into());
+        }
+        Kind::ImageEncoder => {
+            let problem =
+                "transformers loads no image encoder from GGUF; use the .safetensors file";
+            return verdict.problems.push(problem.into());
         }
         Kind::Encoder => {
             // transformers tells UMT5 from T5 by the name alone.
@@ -311,70 +324,4 @@ pub(super) fn diffusers(facts: &Facts<'_>, verdict: &mut Verdict) {
                 .into(),
         );
     }
-}
-
-/// What gguf-video reads of a transformer.
-const OURS: [&str; 12] = [
-    "wan.variant",
-    "wan.expert",
-    "wan.flow_shift",
-    "wan.guidance_scale",
-    "wan.steps",
-    "wan.embedding_length",
-    "wan.feed_forward_length",
-    "wan.attention.head_count",
-    "wan.block_count",
-    "wan.text_embedding_length",
-    "wan.text_length",
-    "wan.frequency_length",
-];
-
-pub(super) fn ours(facts: &Facts<'_>, verdict: &mut Verdict) {
-    let wanted = match facts.kind {
-        Kind::Transformer => "wan",
-        Kind::Encoder => "t5encoder",
-        Kind::Vae => "wanvae",
-        Kind::DiffusersTransformer | Kind::Unknown => {
-            original_names(facts, verdict);
-            return;
-        }
-    };
-    if facts.architecture() != Some(wanted) {
-        verdict.problems.push(format!(
-            "\"general.architecture\" is {:?}, not {wanted:?}",
-            facts.architecture().unwrap_or("missing")
-        ));
-    }
-    let keys: &[&str] = match facts.kind {
-        Kind::Transformer => &OURS,
-        Kind::Encoder => &["tokenizer.ggml.tokens", "t5encoder.attention.relative_max_distance"],
-        _ => &["wanvae.latents_mean", "wanvae.latents_std"],
-    };
-    for key in keys.iter().filter(|key| facts.metadata.get(key).is_none()) {
-        verdict
-            .problems
-            .push(format!("the metadata key {key:?} is missing; convert the file with to-gguf"));
-    }
-    if facts.kind == Kind::Transformer {
-        if !facts.prefix.is_empty() {
-            verdict.problems.push(format!(
-                "names begin with {:?}; `to-gguf rewrap --strip` takes it off",
-                facts.prefix
-            ));
-        }
-        if let Some(tensor) = facts.patches().find(|tensor| tensor.shape.len() != 5) {
-            verdict.problems.push(format!(
-                "{:?} is {:?}, not of five dimensions; `to-gguf rewrap --layout 5d` restores it",
-                tensor.name, tensor.shape
-            ));
-        }
-        let channels =
-            facts.get("patch_embedding.weight").and_then(|tensor| tensor.shape.get(1).copied());
-        let image = facts.get("img_emb.proj.0.weight").is_some()
-            || facts.get("vace_patch_embedding.weight").is_some();
-        if image || channels.is_some_and(|channels| channels != 16) {
-            verdict.problems.push("only text-to-video models of 16 channels are computed".into());
-        }
-    }
-    vector_types(facts, verdict);
 }
