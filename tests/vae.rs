@@ -1,10 +1,9 @@
 //! Both Wan VAEs, both ways, against diffusers: `reference/README.md` says how the goldens are made.
 
 use e2e::{Comparison, Golden, Taps, channels_first, converted, device, fixture};
-use gguf::{DType, File, Metadata, TensorSpec, Writer};
+use gguf::File;
 use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Precision, Weights};
 use gguf_video::models::wan::vae::{Config, WanVae, WanVaeEncoder};
-use safetensors::SafeTensors;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -131,10 +130,20 @@ impl Case {
     }
 }
 
+/// The VAE of a fixture.
+fn vae_of(name: &str) -> (TempDir, Arc<File>) {
+    let (whole, output) = (checkpoint(name), tempfile::tempdir().unwrap());
+    to_gguf::convert(&job(whole.path(), output.path(), "F32"), &mut quiet()).unwrap();
+    let file = fs::read_dir(output.path().join("VAE")).unwrap().next().unwrap().unwrap();
+    (output, Arc::new(File::open(file.path()).unwrap()))
+}
+
 fn wan21() -> (TempDir, Arc<File>) {
-    let output = tempfile::tempdir().unwrap();
-    let folder = converted(&fixture("xs"), output.path(), "F32");
-    (output, folder.vae)
+    vae_of("xs")
+}
+
+fn wan22() -> (TempDir, Arc<File>) {
+    vae_of("wan2.2-ti2v-5b")
 }
 
 fn check_wan21(precision: Precision, tolerance: f64, what: &str) {
@@ -210,80 +219,4 @@ fn pieces_are_those_of_whole_frames() {
 fn noise<const N: usize>(shape: [i64; N], seed: i64) -> HostTensor {
     let values = (0..shape.iter().product()).map(|i: i64| ((i + 1000 * seed) as f32 * 0.7).sin());
     HostTensor::new(shape, values.collect::<Vec<_>>())
-}
-
-/// Assembled here until the converter writes it.
-fn wan22() -> (TempDir, Arc<File>) {
-    let bytes =
-        std::fs::read(fixture("wan2.2-ti2v-5b/vae/diffusion_pytorch_model.safetensors")).unwrap();
-    let config: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(fixture("wan2.2-ti2v-5b/vae/config.json")).unwrap())
-            .unwrap();
-    let list = |key: &str| {
-        config[key].as_array().unwrap().iter().map(|v| v.to_string()).collect::<Vec<_>>().join(",")
-    };
-    let mut m = Metadata::new();
-    m.set("general.architecture", "wanvae");
-    for key in ["base_dim", "decoder_base_dim", "z_dim", "num_res_blocks", "patch_size"] {
-        m.set(format!("wanvae.{key}"), config[key].as_u64().unwrap() as u32);
-    }
-    m.set("wanvae.is_residual", true)
-        .set("wanvae.dim_mult", list("dim_mult"))
-        .set("wanvae.temporal_downsample", list("temperal_downsample"));
-    m.set("wanvae.latents_mean", list("latents_mean"))
-        .set("wanvae.latents_std", list("latents_std"));
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let tensors = tensors.tensors();
-    let specs = tensors
-        .iter()
-        .map(|(n, t)| TensorSpec {
-            name: original(n),
-            shape: t.shape().iter().map(|d| *d as u64).collect(),
-            dtype: DType::F32,
-        })
-        .collect();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("vae.gguf");
-    let mut w = Writer::create(&path, &m, specs).unwrap();
-    for (_, t) in &tensors {
-        w.write(t.data()).unwrap();
-    }
-    w.finish().unwrap();
-    (folder, Arc::new(File::open(path).unwrap()))
-}
-
-fn original(name: &str) -> String {
-    let mut s = name.to_owned();
-    for (a, b) in [
-        ("post_quant_conv.", "conv2."),
-        ("quant_conv.", "conv1."),
-        ("conv_in.", "conv1."),
-        ("norm_out.gamma", "head.0.gamma"),
-        ("conv_out.", "head.2."),
-        ("mid_block.attentions.0.", "middle.1."),
-        ("mid_block.resnets.0.", "middle.0."),
-        ("mid_block.resnets.1.", "middle.2."),
-        (".norm1.gamma", ".residual.0.gamma"),
-        (".conv1.weight", ".residual.2.weight"),
-        (".conv1.bias", ".residual.2.bias"),
-        (".norm2.gamma", ".residual.3.gamma"),
-        (".conv2.weight", ".residual.6.weight"),
-        (".conv2.bias", ".residual.6.bias"),
-        ("conv_shortcut.", "shortcut."),
-    ] {
-        if b == "conv1." || b == "conv2." || name.contains("resnets") || !b.contains("residual") {
-            s = s.replace(a, b)
-        }
-    }
-    if let Some(rest) = s.strip_prefix("encoder.down_blocks.") {
-        let (i, rest) = rest.split_once('.').unwrap();
-        let rest = rest.replace("resnets.", "").replace("downsampler.", "2.");
-        return format!("encoder.downsamples.{i}.downsamples.{rest}");
-    }
-    if let Some(rest) = s.strip_prefix("decoder.up_blocks.") {
-        let (i, rest) = rest.split_once('.').unwrap();
-        let rest = rest.replace("resnets.", "").replace("upsampler.", "3.");
-        return format!("decoder.upsamples.{i}.upsamples.{rest}");
-    }
-    s
 }

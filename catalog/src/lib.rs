@@ -23,6 +23,7 @@
 pub mod clip;
 mod error;
 mod given;
+pub mod lora;
 mod recognize;
 mod table;
 pub mod umt5;

@@ -5,7 +5,8 @@
 //! difference of the tensor's own shape.
 
 use anyhow::{Context, Result, bail, ensure};
-use std::collections::{BTreeMap, BTreeSet};
+use catalog::Wanted;
+use catalog::lora::{Kind as Change, changes};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -134,51 +135,6 @@ impl Loaded {
     }
 }
 
-/// The part of a key behind the module's name, in every spelling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Suffix {
-    Up,
-    Down,
-    Alpha,
-    /// Of the module's weight.
-    Difference,
-    /// Of its bias.
-    BiasDifference,
-    /// Of the modulation table that the module has.
-    ModulationDifference,
-}
-
-const SUFFIXES: [(&str, Suffix); 15] = [
-    (".lora_up.weight", Suffix::Up),
-    (".lora_down.weight", Suffix::Down),
-    (".lora_B.weight", Suffix::Up),
-    (".lora_A.weight", Suffix::Down),
-    (".lora_B.default.weight", Suffix::Up),
-    (".lora_A.default.weight", Suffix::Down),
-    (".lora.up.weight", Suffix::Up),
-    (".lora.down.weight", Suffix::Down),
-    (".lora_B", Suffix::Up),
-    (".lora_A", Suffix::Down),
-    (".alpha", Suffix::Alpha),
-    (".lora_alpha", Suffix::Alpha),
-    (".diff", Suffix::Difference),
-    (".diff_b", Suffix::BiasDifference),
-    (".diff_m", Suffix::ModulationDifference),
-];
-
-/// What tools put before the module's name.
-const PREFIXES: [&str; 9] = [
-    "base_model.model.",
-    "model.diffusion_model.",
-    "diffusion_model.",
-    "transformer_2.",
-    "transformer.",
-    "unet.",
-    "lora_unet_",
-    "lora_unet__",
-    "lora_transformer_",
-];
-
 /// Has every key of the adapters change a tensor of the model, and says so in its metadata.
 ///
 /// # Errors
@@ -221,93 +177,39 @@ pub(crate) fn of_part<'a>(
 }
 
 fn merge(model: &Model, lora: &Lora, weights: &Arc<Weights>) -> Result<Vec<(usize, Merge)>> {
-    let modules = modules(&model.tensors);
-    let mut found: BTreeMap<(usize, bool), BTreeMap<Suffix, &SourceTensor>> = BTreeMap::new();
-    let mut unknown = BTreeSet::new();
-    for key in weights.names() {
-        let Some((suffix, target)) = target(key, &modules) else {
-            unknown.insert(key);
-            continue;
-        };
-        let tensor = weights.get(key).expect("named by the list");
-        let whole = matches!(suffix, Suffix::Up | Suffix::Down | Suffix::Alpha);
-        let twice = found.entry((target, whole)).or_default().insert(suffix, tensor).is_some();
-        ensure!(!twice, "{key:?} is there under two names");
-    }
-    if !unknown.is_empty() {
-        let listed: Vec<_> = unknown.iter().take(8).copied().collect();
-        bail!(
-            "{} of {} keys change no tensor of {}: {}{}",
-            unknown.len(),
-            weights.names().count(),
-            model.name,
-            listed.join(", "),
-            if unknown.len() > listed.len() { ", ..." } else { "" }
-        );
-    }
+    let table: Vec<Wanted> = model.tensors.iter().map(wanted).collect();
+    let keys = weights.names().map(|key| (key, weights.get(key).expect("named by the list")));
+    let keys = keys.map(|(key, tensor)| (key, tensor.shape.as_slice()));
+    let get = |key: &str| -> Result<SourceTensor> {
+        let tensor = weights.get(key).expect("a key of the file").clone();
+        ensure!(tensor.dtype.is_decodable(), "{key}: an adapter in {}", tensor.dtype.name());
+        Ok(tensor)
+    };
     let mut merges = Vec::new();
-    for ((index, _), parts) in found {
-        let tensor = &model.tensors[index];
-        let kinds = kinds(tensor, &parts, weights).with_context(|| tensor.name.clone())?;
-        for (kind, scale) in kinds {
-            let scale = scale * lora.strength;
-            merges.push((index, Merge { weights: Arc::clone(weights), kind, scale }));
-        }
+    for change in changes(keys, &table)? {
+        let (kind, scale) = match change.kind {
+            Change::Difference(key) => (Kind::Difference(get(&key)?), 1.0),
+            Change::Product { up, down, rank, alpha } => {
+                let alpha = match alpha {
+                    Some(key) => number(weights, weights.get(&key).expect("a key")).context(key)?,
+                    None => rank as f32,
+                };
+                let rank = usize::try_from(rank).context("the rank")?;
+                let (up, down) = (get(&up)?, get(&down)?);
+                (Kind::Product { up, down, rank }, alpha / rank as f32)
+            }
+        };
+        let scale = scale * lora.strength;
+        merges.push((change.tensor, Merge { weights: Arc::clone(weights), kind, scale }));
     }
     Ok(merges)
 }
 
-/// What the keys of one tensor add up to, with the factors beside the strength.
-fn kinds(
-    tensor: &Tensor,
-    parts: &BTreeMap<Suffix, &SourceTensor>,
-    weights: &Weights,
-) -> Result<Vec<(Kind, f32)>> {
-    for part in parts.values() {
-        let number = part.elements() == 1;
-        ensure!(number || part.dtype.is_decodable(), "an adapter in {}", part.dtype.name());
-    }
-    let mut kinds = Vec::new();
-    for (suffix, part) in parts {
-        match suffix {
-            Suffix::Up | Suffix::Down | Suffix::Alpha => {}
-            Suffix::Difference | Suffix::BiasDifference | Suffix::ModulationDifference => {
-                ensure!(
-                    part.elements() == tensor.elements(),
-                    "the difference is {:?}, the tensor {:?}",
-                    part.shape,
-                    tensor.shape
-                );
-                kinds.push((Kind::Difference((*part).clone()), 1.0));
-            }
-        }
-    }
-    let (up, down) = match (parts.get(&Suffix::Up), parts.get(&Suffix::Down)) {
-        (Some(&up), Some(&down)) => (up, down),
-        (None, None) if !parts.contains_key(&Suffix::Alpha) => return Ok(kinds),
-        (None, None) => bail!("there is alpha, but no matrix"),
-        (Some(_), None) => bail!("the down (A) matrix is missing"),
-        (None, Some(_)) => bail!("the up (B) matrix is missing"),
-    };
-    let (outputs, inputs) = (tensor.shape[0], tensor.elements() / tensor.shape[0]);
-    let rank = *down.shape.first().context("the down (A) matrix is a single number")?;
-    ensure!(
-        rank > 0
-            && down.elements() == rank.saturating_mul(inputs)
-            && up.shape.first() == Some(&outputs)
-            && up.elements() == rank.saturating_mul(outputs),
-        "up {:?} and down {:?} do not make a {outputs} x {inputs} matrix",
-        up.shape,
-        down.shape
-    );
-    let alpha = match parts.get(&Suffix::Alpha) {
-        Some(alpha) => number(weights, alpha).context("alpha")?,
-        None => rank as f32,
-    };
-    let rank = usize::try_from(rank).context("the rank")?;
-    let product = Kind::Product { up: up.clone(), down: down.clone(), rank };
-    kinds.push((product, alpha / rank as f32));
-    Ok(kinds)
+/// What the catalog says of a tensor.
+fn wanted(tensor: &Tensor) -> Wanted {
+    let Tensor { diffusers, name, shape, role, .. } = tensor;
+    let (diffusers, name, shape) = (diffusers.clone(), name.clone(), shape.clone());
+    Wanted { diffusers, name, shape, role: *role }
 }
 
 /// A single number of any type.
@@ -332,39 +234,4 @@ fn number(weights: &Weights, tensor: &SourceTensor) -> Result<f32> {
         }
         other => bail!("it is {}, not a number", other.name()),
     }
-}
-
-/// Tensors by the names that keys may call them, without what tells the spellings apart.
-fn modules(tensors: &[Tensor]) -> BTreeMap<String, usize> {
-    let names = tensors.iter().enumerate().flat_map(|(index, tensor)| {
-        [&tensor.name, &tensor.diffusers].map(|name| (flat(name), index))
-    });
-    names.collect()
-}
-
-/// kohya's files have underscores for the points in a name, which no two names differ by alone.
-fn flat(name: &str) -> String {
-    name.replace('.', "_")
-}
-
-/// The tensor that a key is about.
-fn target(key: &str, modules: &BTreeMap<String, usize>) -> Option<(Suffix, usize)> {
-    let suffix =
-        SUFFIXES.iter().find_map(|(text, suffix)| Some((key.strip_suffix(text)?, *suffix)));
-    let (module, suffix) = suffix?;
-    let part = match suffix {
-        Suffix::Up | Suffix::Down | Suffix::Alpha | Suffix::Difference => "weight",
-        Suffix::BiasDifference => "bias",
-        Suffix::ModulationDifference => "modulation",
-    };
-    let mut candidates = vec![module];
-    while let Some(name) = PREFIXES
-        .iter()
-        .filter_map(|prefix| candidates.last()?.strip_prefix(prefix))
-        .min_by_key(|name| name.len())
-    {
-        candidates.push(name);
-    }
-    let find = |module: &&str| modules.get(&format!("{}_{part}", flat(module))).copied();
-    Some((suffix, candidates.iter().find_map(find)?))
 }

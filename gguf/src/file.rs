@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use crate::error::Error;
 use crate::header::Header;
 use crate::metadata::Metadata;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, tensor_bytes};
 
 /// An open GGUF file: its metadata and tensor descriptions in memory of their own, its data mapped.
 ///
@@ -61,6 +61,52 @@ impl File {
     /// [`Error::Malformed`] at the first defect.
     pub fn from_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<File, Error> {
         File::new(name.as_ref(), Contents::Owned(bytes))
+    }
+
+    /// Maps a file of another format: `describe` says what its bytes hold, after which it is read as a
+    /// GGUF file would be.
+    ///
+    /// # Errors
+    /// [`Error::Io`] as [`File::open`], and whatever `describe` returns.
+    ///
+    /// # Panics
+    /// If what was described isn't a file's: see [`File::described`].
+    pub fn foreign<E: From<Error>>(
+        path: impl AsRef<Path>,
+        describe: impl FnOnce(&[u8]) -> Result<(Metadata, Vec<Tensor>), E>,
+    ) -> Result<File, E> {
+        let path = path.as_ref().to_owned();
+        let mapping = map(&path).map_err(|source| Error::Io {
+            action: "open",
+            path: path.clone(),
+            source,
+        })?;
+        let (metadata, tensors) = describe(&mapping)?;
+        let contents = Contents::Mapped(mapping);
+        let (nothing, by_name) = (Metadata::new(), HashMap::new());
+        let file =
+            File { path, contents, version: 3, metadata: nothing, tensors: Vec::new(), by_name };
+        Ok(file.described(metadata, tensors))
+    }
+
+    /// The same bytes under other names: for files whose own say too little, or something else.
+    ///
+    /// # Panics
+    /// If two tensors have one name, if a tensor's bytes aren't those of its shape and type, or if they
+    /// aren't in the file.
+    #[must_use]
+    pub fn described(mut self, metadata: Metadata, tensors: Vec<Tensor>) -> File {
+        let length = self.mapping().len() as u64;
+        self.by_name.clear();
+        for (index, tensor) in tensors.iter().enumerate() {
+            let Tensor { name, shape, dtype, offset, bytes } = tensor;
+            let right = tensor_bytes(shape, *dtype).is_ok_and(|wanted| wanted == *bytes);
+            let inside = offset.checked_add(*bytes).is_some_and(|end| end <= length);
+            assert!(right && inside, "{tensor:?} is no part of {length} bytes");
+            assert!(self.by_name.insert(name.clone(), index).is_none(), "{name} is there twice");
+        }
+        (self.metadata, self.tensors) = (metadata, tensors);
+        self
     }
 
     fn new(path: &Path, contents: Contents) -> Result<File, Error> {

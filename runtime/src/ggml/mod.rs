@@ -40,6 +40,7 @@
 //! ```
 #![allow(unsafe_code, reason = "the one folder that calls ggml")]
 
+mod adapter;
 mod backends;
 mod calibrate;
 mod device;
@@ -61,6 +62,7 @@ mod usage;
 mod weights;
 mod work;
 
+pub use adapter::{Adapter, Adapters, Change, Matrix, Source};
 pub use backends::{Backend, commit, version};
 pub use device::{Capacity, Device, Family};
 pub use executor::{ComputeError, Done, Executor};

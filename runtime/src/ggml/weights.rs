@@ -1,5 +1,6 @@
 //! The tensors of one model file on one device, immutable once loaded.
 
+use super::adapter::{Adapter, Adapters};
 use super::graph::Node;
 use super::{Capacity, Device, Family, Shape, Storage, dry};
 use ggml_sys as sys;
@@ -84,6 +85,8 @@ struct Store {
     by_name: BTreeMap<String, Node>,
     taken: RefCell<BTreeSet<String>>,
     derived: RefCell<Vec<Block>>,
+    /// What no module has asked for yet.
+    adapters: RefCell<Adapters>,
     _loaded: Block,
     /// The mapping that `_loaded`'s buffer may point into: dropped after it.
     file: Arc<gguf::File>,
@@ -127,7 +130,9 @@ impl Weights {
             let ctx = context(file.tensors().len());
             let node = |t: &gguf::Tensor| new_tensor(ctx, &t.name, t.dtype, folded(&t.shape));
             let nodes: Vec<Node> = file.tensors().iter().map(node).collect();
-            let maps = device.maps_files();
+            // Files of other formats needn't align their tensors.
+            let aligned = file.tensors().iter().all(|t| t.offset.is_multiple_of(ALIGNMENT));
+            let maps = device.maps_files() && aligned;
             let buffer = if maps {
                 map(&file, device, &nodes)
             } else {
@@ -154,10 +159,16 @@ impl Weights {
                 by_name,
                 taken: RefCell::default(),
                 derived: RefCell::default(),
+                adapters: RefCell::default(),
                 _loaded: block,
                 file,
             })))
         }
+    }
+
+    /// Has `adapters` change the tensors they name, in every model that is made of these weights next.
+    pub fn adapt(&self, adapters: Adapters) {
+        *self.0.adapters.borrow_mut() = adapters;
     }
 
     pub fn root(&self) -> Scope<'_> {
@@ -166,7 +177,12 @@ impl Weights {
 
     /// Fails if the file holds tensors that no module asked for: a wrong name is found at load,
     /// not in the video.
+    ///
+    /// # Panics
+    /// If adapters are left that change no tensor: who made them looked their names up.
     pub fn expect_all_used(&self) -> Result<(), LoadError> {
+        let left = self.0.adapters.borrow();
+        assert!(left.is_empty(), "adapters of no tensor: {:?}", left.keys());
         let taken = self.0.taken.borrow();
         let unused: Vec<_> = self.0.by_name.keys().filter(|n| !taken.contains(*n)).collect();
         let Some(first) = unused.first() else { return Ok(()) };
@@ -187,11 +203,30 @@ impl<'w> Scope<'w> {
         Scope { weights: self.weights, prefix: self.join(&name) }
     }
 
-    /// The tensor `name`, which must have exactly `shape`. Of five dimensions, the outer two
-    /// come as one.
+    /// The tensor `name`, which must have exactly `shape`, with what is added to it. Of five dimensions,
+    /// the outer two come as one. What isn't a matrix comes in F32: half-precision values are no
+    /// operands of sums on every device.
     pub fn param<const N: usize>(&self, name: &str, shape: [i64; N]) -> Result<Param, LoadError> {
         const { assert!(N <= 5) };
-        self.take(name, &shape)?;
+        let added = self.take_adapters(name);
+        let half = self.dtype(name).is_some_and(|t| matches!(t, DType::F16 | DType::BF16));
+        if added.is_empty() && (N == 2 || !half) {
+            return self.stored(name, &shape);
+        }
+        let to = folded(&shape.map(|d| d as u64));
+        self.derived(name, &shape, to.full(), Storage::F32, |mut values| {
+            added.iter().for_each(|a| a.add_to(&mut values, shape[0] as usize));
+            values
+        })
+    }
+
+    fn dtype(&self, name: &str) -> Option<DType> {
+        self.weights.0.file.tensor(&self.join(&name)).map(|tensor| tensor.dtype)
+    }
+
+    /// The tensor `name` as it lies in the file.
+    pub(super) fn stored(&self, name: &str, shape: &[i64]) -> Result<Param, LoadError> {
+        self.take(name, shape)?;
         let store = &self.weights.0;
         Ok(Param { raw: store.by_name[&self.join(&name)], store: store.clone() })
     }
@@ -206,7 +241,7 @@ impl<'w> Scope<'w> {
         storage: Storage,
         make: impl FnOnce(Vec<f32>) -> Vec<f32>,
     ) -> Result<Param, LoadError> {
-        if self.weights.0.device.is_dry() {
+        if self.is_dry() {
             self.take(name, shape)?;
             return self.owned(&self.join(&name), to.into(), storage, None);
         }
@@ -228,8 +263,18 @@ impl<'w> Scope<'w> {
         self.owned("constant", shape.into(), Storage::F32, Some(values))
     }
 
+    /// What is added to the tensor `name`; each change is asked for once.
+    pub(super) fn take_adapters(&self, name: &str) -> Vec<Adapter> {
+        let mut adapters = self.weights.0.adapters.borrow_mut();
+        adapters.remove(&self.join(&name)).unwrap_or_default()
+    }
+
+    pub(super) fn is_dry(&self) -> bool {
+        self.weights.0.device.is_dry()
+    }
+
     /// Without `values`, they are unknown: in dry runs.
-    fn owned(
+    pub(super) fn owned(
         &self,
         name: &str,
         shape: Shape,
@@ -314,7 +359,7 @@ impl<'w> Scope<'w> {
         Ok(tensor)
     }
 
-    fn join(&self, name: &impl fmt::Display) -> String {
+    pub(super) fn join(&self, name: &impl fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
 }
@@ -383,6 +428,9 @@ unsafe fn map(
         Ok(buffer)
     }
 }
+
+/// Where tensors begin in GGUF files, and where ggml's kernels may expect them.
+const ALIGNMENT: u64 = 32;
 
 /// Bytes that are copied between two questions whether to go on.
 const PIECE: usize = 64 << 20;

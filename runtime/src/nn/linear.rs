@@ -1,9 +1,9 @@
 //! `torch.nn.Linear`.
 
-use crate::ggml::{LoadError, Param, Scope, Tensor};
+use crate::ggml::{LoadError, Matrix, Param, Scope, Tensor};
 
 pub struct Linear {
-    weight: Param,
+    weight: Matrix,
     bias: Option<Param>,
 }
 
@@ -11,7 +11,7 @@ impl Linear {
     /// The bias is optional in the file.
     pub fn new(w: Scope<'_>, inputs: i64, outputs: i64) -> Result<Self, LoadError> {
         Ok(Self {
-            weight: w.param("weight", [outputs, inputs])?,
+            weight: w.matrix("weight", [outputs, inputs])?,
             bias: w.has("bias").then(|| w.param("bias", [outputs])).transpose()?,
         })
     }
@@ -19,8 +19,7 @@ impl Linear {
     /// `x`: `[.., inputs]`.
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
-        x.fed_to(&self.weight);
-        let y = x.linear(&self.weight);
+        let y = self.weight.forward(x);
         match &self.bias {
             Some(bias) => y + bias,
             None => y,

@@ -296,7 +296,7 @@ impl MlpProj {
             None => features,
         };
         let x = self.linear1.forward(self.norm1.forward(x)).gelu_erf();
-        self.norm2.forward(self.linear2.forward(x)).tap("image_embedder")
+        self.norm2.forward(self.linear2.forward(x)).tap("image_embedding")
     }
 }
 
