@@ -11,7 +11,7 @@ use super::progress::{Progress, Stage, ticker};
 use super::request::{FRAMES_MULTIPLE, Request};
 use crate::ggml::{Executor, HostTensor};
 use crate::image::{Filter, Image, clip_pixels};
-use crate::models::clip::ClipVision;
+use crate::models::clip::ImageEncoder;
 use crate::models::wan;
 use crate::models::wan::vae::{self, WanVaeEncoder};
 use gguf::File;
@@ -31,7 +31,8 @@ pub fn encode_images(
     let mut images = Images::default();
 
     let sides = [request.width, request.height];
-    let [first_frame, last_frame] = [Some(&first), last.as_ref()].map(|image| Some(frame(image?, sides)));
+    let [first_frame, last_frame] =
+        [Some(&first), last.as_ref()].map(|image| Some(frame(image?, sides)));
     let first_frame = first_frame.expect("there is a first image");
     let mut exec = machine.executor(machine.vae)?;
     if config.expand_timesteps {
@@ -65,12 +66,12 @@ fn features(
     progress: &mut dyn Progress,
 ) -> Result<HostTensor, GenerateError> {
     let exec = &mut machine.executor(machine.text)?;
-    let encoder = ClipVision::new(&load_weights(file, exec.device(), progress)?, file)?;
+    let encoder = ImageEncoder::new(&load_weights(file, exec.device(), progress)?, file)?;
     progress.begin(Stage::EncodeImage, 0, encoder.ticks() * images.len() as u64);
     let mut all = Vec::new();
     for image in images {
-        let side = encoder.side();
-        let pixels = HostTensor::new([side as i64, side as i64, 3], clip_pixels(image, side));
+        let side = encoder.image_size();
+        let pixels = HostTensor::new([side, side, 3], clip_pixels(image, side as usize));
         let seen = encoder.encode(exec, &pixels, &mut ticker(progress))?;
         all.extend_from_slice(&seen.data);
     }
