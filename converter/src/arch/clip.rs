@@ -32,10 +32,13 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
         config.wrong("num_hidden_layers", "at least 2: the last is left out")
     );
     ensure!(
-        sizes.dim % sizes.heads == 0,
+        sizes.dim.is_multiple_of(sizes.heads),
         config.wrong("num_attention_heads", "a divisor of hidden_size")
     );
-    ensure!(sizes.image % sizes.patch == 0, config.wrong("patch_size", "a divisor of image_size"));
+    ensure!(
+        sizes.image.is_multiple_of(sizes.patch),
+        config.wrong("patch_size", "a divisor of image_size")
+    );
     let mut weights = folder.weights("image_encoder", "model")?;
     weights.retain(|name| !clip::is_beside(name));
     // Newer versions of transformers leave the prefix out where there is nothing else.
