@@ -13,7 +13,7 @@ use crate::ggml::{Executor, HostTensor};
 use crate::image::{Filter, Image, clip_pixels};
 use crate::models::clip::ImageEncoder;
 use crate::models::wan;
-use crate::models::wan::vae::{self, WanVaeEncoder};
+use crate::models::wan::vae::WanVaeEncoder;
 use gguf::File;
 use std::sync::Arc;
 
@@ -102,8 +102,7 @@ fn encode(
     count: u64,
     progress: &mut dyn Progress,
 ) -> Result<HostTensor, GenerateError> {
-    let config = vae::Config::new(file)?;
-    let encoder = WanVaeEncoder::new(&load_weights(file, exec.device(), progress)?, config)?;
+    let encoder = WanVaeEncoder::open(file, exec.device())?;
     progress.begin(Stage::EncodeImage, 0, encoder.ticks(count));
     let latents = encoder.encode(exec, frames, &mut ticker(progress))?;
     GenerateError::check_finite(&latents.data, || "the encoded image".into())?;
