@@ -15,6 +15,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// This package's folder: where cargo says at run time that it is, for a test may run on another machine
 /// than the one that built it (`device/verify`).
@@ -82,6 +83,19 @@ pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
     };
     to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
     open_model(output)
+}
+
+/// One part of a fixture as `to-gguf` converts it to F32: the file of `folder`.
+pub fn converted_part(name: &str, folder: &str) -> (tempfile::TempDir, Arc<gguf::File>) {
+    let (whole, output) = (checkpoint(name), tempfile::tempdir().unwrap());
+    let job = to_gguf::Job {
+        name: "test".into(),
+        threads: 2,
+        ..to_gguf::Job::new(whole.path(), output.path(), &["F32".parse().unwrap()])
+    };
+    to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
+    let path = fs::read_dir(output.path().join(folder)).unwrap().next().unwrap().unwrap().path();
+    (output, Arc::new(gguf::File::open(path).unwrap()))
 }
 
 pub fn open_model(folder: &Path) -> ModelFolder {

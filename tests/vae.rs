@@ -1,6 +1,6 @@
 //! Both Wan VAEs, both ways, against diffusers: `reference/README.md` says how the goldens are made.
 
-use e2e::{Comparison, Golden, Taps, channels_first, converted, device, fixture};
+use e2e::{Comparison, Golden, Taps, channels_first, converted_part, device, fixture};
 use gguf::File;
 use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Precision, Weights};
 use gguf_video::models::wan::vae::{Config, WanVae, WanVaeEncoder};
@@ -130,20 +130,12 @@ impl Case {
     }
 }
 
-/// The VAE of a fixture.
-fn vae_of(name: &str) -> (TempDir, Arc<File>) {
-    let (whole, output) = (checkpoint(name), tempfile::tempdir().unwrap());
-    to_gguf::convert(&job(whole.path(), output.path(), "F32"), &mut quiet()).unwrap();
-    let file = fs::read_dir(output.path().join("VAE")).unwrap().next().unwrap().unwrap();
-    (output, Arc::new(File::open(file.path()).unwrap()))
-}
-
 fn wan21() -> (TempDir, Arc<File>) {
-    vae_of("xs")
+    converted_part("xs", "VAE")
 }
 
 fn wan22() -> (TempDir, Arc<File>) {
-    vae_of("wan2.2-ti2v-5b")
+    converted_part("wan2.2-ti2v-5b", "VAE")
 }
 
 fn check_wan21(precision: Precision, tolerance: f64, what: &str) {

@@ -6,7 +6,7 @@
 //! [`image`] and [`judge`] → [`output`] beside the pipeline, and [`doctor`] beside the models.
 //!
 //! - [`pipeline`]: a request to frames: noise, schedule, sampler, the denoising loop.
-//! - [`models`]: text encoder, transformer and VAE, after their reference files.
+//! - [`models`]: text and image encoder, transformer and VAE, after their reference files.
 //! - [`nn`]: layers that models share.
 //! - [`ggml`]: the safe layer over ggml, and the only `unsafe` code.
 //! - [`text`]: prompt cleaning and the tokenizer.

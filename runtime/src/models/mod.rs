@@ -3,6 +3,7 @@
 //! The traits speak host tensors, never graphs: a model alone decides how many graphs it runs and
 //! what stays on the device between them.
 
+pub mod clip;
 pub mod text;
 pub mod wan;
 
