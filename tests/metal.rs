@@ -62,6 +62,11 @@ fn text_encoder() {
     passes("umt5:Q8_0", 1_000_000_000);
 }
 
+#[test]
+fn image_encoder() {
+    passes("clip", 100_000_000);
+}
+
 /// `gguf-video doctor` on a Mac ends with a verdict, not with an abort of ggml's encoder.
 #[test]
 fn self_test() {

@@ -3,7 +3,7 @@
 //!
 //! - CHIP: `m1-max` or `m5-max`
 //! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `vae-encoder:1280x720x81`, `vae22:1280x704x121`,
-//!   `vae22-encoder:1280x704x121`, `umt5:Q8_0`, `self-test` (of `gguf-video doctor`),
+//!   `vae22-encoder:1280x704x121`, `umt5:Q8_0`, `clip`, `self-test` (of `gguf-video doctor`),
 //!   or a planted failure: `unsupported-op`, `bf16-norm`, `attention-of-70000-rows`
 
 #[cfg(target_os = "macos")]
@@ -20,6 +20,7 @@ mod gate {
     use e2e::synthetic::{self, Transformer, Vae, Values};
     use gguf_video::doctor::SelfTest;
     use gguf_video::ggml::{ComputeError, Device, Executor, HostTensor, Precision, Weights};
+    use gguf_video::models::clip::ImageEncoder;
     use gguf_video::models::text::Umt5Encoder;
     use gguf_video::models::wan::{Config, WanModel, vae};
     use gguf_video::models::{Context, Denoiser, TextEncoder};
@@ -51,6 +52,7 @@ mod gate {
             ["vae22", clip] => decoder(device, folder.path(), Vae::WAN22, size(clip)),
             ["vae22-encoder", clip] => encoder(device, folder.path(), Vae::WAN22, size(clip)),
             ["umt5", dtype] => text(device, folder.path(), dtype),
+            ["clip"] => image(device, folder.path()),
             ["self-test"] => self_test(device),
             ["unsupported-op"] => plant(Planted::UnsupportedOp),
             ["bf16-norm"] => plant(Planted::Bf16Norm),
@@ -107,7 +109,7 @@ mod gate {
         let file = Arc::new(synthetic::vae(&folder.join("vae.gguf"), sizes, Values::Zero));
         let config = vae::Config::new(&file).unwrap();
         let latents = HostTensor::zeros(config.latents(clip[0], clip[1], clip[2]));
-        let vae = vae::WanVae::new(&Weights::load(file, device).unwrap(), config).unwrap();
+        let vae = vae::WanVae::open(&file, device).unwrap();
         let mut exec = executor(device);
         let mut decoding = vae.decode(&exec, latents).unwrap();
         let mut frame = || {
@@ -123,8 +125,7 @@ mod gate {
     /// Seconds of the whole clip; its first five frames hold every graph that there is.
     fn encoder(device: Device, folder: &Path, sizes: Vae, [w, h, frames]: [i64; 3]) -> f64 {
         let file = Arc::new(synthetic::vae(&folder.join("vae.gguf"), sizes, Values::Zero));
-        let config = vae::Config::new(&file).unwrap();
-        let vae = vae::WanVaeEncoder::new(&Weights::load(file, device).unwrap(), config).unwrap();
+        let vae = vae::WanVaeEncoder::open(&file, device).unwrap();
         let mut exec = executor(device);
         let mut seconds = |frames| {
             let (clip, before) = (vec![HostTensor::zeros([h, w, 3]); frames], exec.done());
@@ -144,6 +145,17 @@ mod gate {
         let encoder = Umt5Encoder::new(&weights, &file).unwrap();
         let mut exec = executor(device);
         encoder.encode(&mut exec, &[0; PROMPT], &mut go_on).unwrap();
+        exec.limits().rates.seconds(exec.done().work)
+    }
+
+    /// Seconds of one image.
+    fn image(device: Device, folder: &Path) -> f64 {
+        let file = Arc::new(synthetic::clip_vision_h(&folder.join("clip.gguf"), Values::Zero));
+        let weights = Weights::load(file.clone(), device).unwrap();
+        let encoder = ImageEncoder::new(&weights, &file).unwrap();
+        let side = encoder.image_size();
+        let mut exec = executor(device);
+        encoder.encode(&mut exec, &HostTensor::zeros([side, side, 3]), &mut go_on).unwrap();
         exec.limits().rates.seconds(exec.done().work)
     }
 

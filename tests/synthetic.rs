@@ -67,6 +67,11 @@ impl List {
         self.plain(format!("{name}.bias"), &[outputs]);
     }
 
+    fn norm(&mut self, name: &str, dim: u64) {
+        self.plain(format!("{name}.weight"), &[dim]);
+        self.plain(format!("{name}.bias"), &[dim]);
+    }
+
     fn conv(&mut self, name: &str, shape: &[u64]) {
         self.plain(format!("{name}.weight"), shape);
         self.plain(format!("{name}.bias"), &shape[..1]);
@@ -262,6 +267,44 @@ pub fn umt5_xxl(path: &Path, dtype: DType, values: Values) -> File {
     }
     list.plain("enc.output_norm.weight".into(), &[TEXT]);
     write(path, &m, list, dtype, values)
+}
+
+/// The vision tower of CLIP ViT-H/14.
+pub fn clip_vision_h(path: &Path, values: Values) -> File {
+    const DIM: u64 = 1280;
+    const FFN: u64 = 5120;
+    const LAYERS: u32 = 32;
+    let mut m = Metadata::new();
+    m.set("general.architecture", "clipvision").set("clipvision.block_count", LAYERS);
+    m.set("clipvision.embedding_length", DIM as u32);
+    m.set("clipvision.feed_forward_length", FFN as u32);
+    m.set("clipvision.attention.head_count", 16u32);
+    m.set("clipvision.attention.layer_norm_epsilon", 1e-5f32);
+    m.set("clipvision.image_size", 224u32).set("clipvision.patch_size", 14u32);
+    let mut list = List::default();
+    let embeddings = "vision_model.embeddings";
+    list.plain(format!("{embeddings}.class_embedding"), &[DIM]);
+    list.plain(format!("{embeddings}.patch_embedding.weight"), &[DIM, 3, 14, 14]);
+    list.plain(format!("{embeddings}.position_embedding.weight"), &[257, DIM]);
+    list.norm("vision_model.pre_layrnorm", DIM);
+    for layer in 0..LAYERS {
+        let at = format!("vision_model.encoder.layers.{layer}");
+        list.norm(&format!("{at}.layer_norm1"), DIM);
+        list.norm(&format!("{at}.layer_norm2"), DIM);
+        for (part, inputs, outputs) in [
+            ("self_attn.q_proj", DIM, DIM),
+            ("self_attn.k_proj", DIM, DIM),
+            ("self_attn.v_proj", DIM, DIM),
+            ("self_attn.out_proj", DIM, DIM),
+            ("mlp.fc1", DIM, FFN),
+            ("mlp.fc2", FFN, DIM),
+        ] {
+            list.matrix(format!("{at}.{part}.weight"), inputs, outputs);
+            list.plain(format!("{at}.{part}.bias"), &[outputs]);
+        }
+    }
+    list.norm("vision_model.post_layernorm", DIM);
+    write(path, &m, list, DType::F16, values)
 }
 
 fn write(path: &Path, m: &Metadata, List(list): List, dtype: DType, values: Values) -> File {

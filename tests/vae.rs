@@ -2,7 +2,7 @@
 
 use e2e::{Comparison, Golden, Taps, channels_first, converted_part, device, fixture};
 use gguf::File;
-use gguf_video::ggml::{ComputeError, Executor, Family, HostTensor, Precision, Weights};
+use gguf_video::ggml::{ComputeError, Device, Executor, Family, HostTensor, Precision};
 use gguf_video::models::wan::vae::{Config, WanVae, WanVaeEncoder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,12 +34,8 @@ impl Case {
         Self { file, config, exec, taps, comparison, _folder: folder }
     }
 
-    fn weights(&self) -> Weights {
-        Weights::load(self.file.clone(), device()).unwrap()
-    }
-
     fn encode(&mut self, clip: Vec<HostTensor>) -> HostTensor {
-        let encoder = WanVaeEncoder::new(&self.weights(), self.config.clone()).unwrap();
+        let encoder = WanVaeEncoder::open(&self.file, device()).unwrap();
         let (frames, mut ticks) = (clip.len() as u64, 0);
         let tick = &mut || {
             ticks += 1;
@@ -78,7 +74,7 @@ impl Case {
 
     /// Frames `[T, H, W, 3]`.
     fn decode(&mut self, latents: HostTensor) -> HostTensor {
-        let decoder = WanVae::new(&self.weights(), self.config.clone()).unwrap();
+        let decoder = WanVae::open(&self.file, device()).unwrap();
         let [_, count, ..] = latents.shape.full();
         let mut decoding = decoder.decode(&self.exec, latents).unwrap();
         let (mut frames, mut ticks) = (Vec::new(), 0);
@@ -195,8 +191,8 @@ fn bands_of_rows_change_nothing() {
 fn pieces_are_those_of_whole_frames() {
     for model in [wan21(), wan22()] {
         let mut case = Case::new(model, Precision::Strict, 1e-5);
-        let latents = noise([case.config.z_dim, 2, 34, 31], 0);
-        let decoder = WanVae::new(&case.weights(), case.config.clone()).unwrap();
+        let latents = noise([case.config.z_dim, 2, 31, 30], 0);
+        let decoder = WanVae::open(&case.file, device()).unwrap();
         let answer = decoder.chunk_at_full_size(&mut case.exec, &latents, &mut go_on).unwrap();
         let pieces = decoder.pieces(&mut case.exec, &answer.features).unwrap();
         // Of five frames, in the middle and at the corner.
@@ -211,4 +207,27 @@ fn pieces_are_those_of_whole_frames() {
 fn noise<const N: usize>(shape: [i64; N], seed: i64) -> HostTensor {
     let values = (0..shape.iter().product()).map(|i: i64| ((i + 1000 * seed) as f32 * 0.7).sin());
     HostTensor::new(shape, values.collect::<Vec<_>>())
+}
+
+/// A run that begins with text has the decoder in memory alone, and a plan counts no more.
+#[test]
+fn each_half_is_loaded_alone() {
+    let (_folder, file) = converted_part("wan2.2-ti2v-5b", "VAE");
+    let of = |half: &str| {
+        let tensors = file.tensors().iter().filter(|t| t.name.starts_with(half));
+        tensors.map(|t| t.bytes).sum::<u64>()
+    };
+    let (encoder, decoder) = (of("encoder"), of("decoder"));
+    let device = Device::cpu().dry();
+    let loaded = |open: &dyn Fn()| {
+        device.forget_peak();
+        let before = device.peak_usage().weights;
+        open();
+        device.peak_usage().weights - before
+    };
+    let of_decoder = loaded(&|| drop(WanVae::open(&file, device).unwrap()));
+    let of_encoder = loaded(&|| drop(WanVaeEncoder::open(&file, device).unwrap()));
+    // Small tensors are padded.
+    assert!((decoder..decoder + encoder / 2).contains(&of_decoder), "{of_decoder} of {decoder}");
+    assert!((encoder..encoder + decoder / 4).contains(&of_encoder), "{of_encoder} of {encoder}");
 }

@@ -125,20 +125,34 @@ impl Weights {
         device: Device,
         uploaded: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Self, LoadError> {
+        Self::load_some(file, device, &|_| true, uploaded)
+    }
+
+    /// [`Weights::load_with`] for a model that makes [`Scope::derived`] tensors of most of its file, or
+    /// skips them: only the `needed` tensors, by name, come to the device as they are.
+    pub fn load_some(
+        file: Arc<gguf::File>,
+        device: Device,
+        needed: &dyn Fn(&str) -> bool,
+        uploaded: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<Self, LoadError> {
+        let tensors: Vec<_> = file.tensors().iter().filter(|t| needed(&t.name)).collect();
+        let all = tensors.len() == file.tensors().len();
         // SAFETY: a `no_alloc` context holds only metadata; the buffer goes before `file` does.
         unsafe {
-            let ctx = context(file.tensors().len());
-            let node = |t: &gguf::Tensor| new_tensor(ctx, &t.name, t.dtype, folded(&t.shape));
-            let nodes: Vec<Node> = file.tensors().iter().map(node).collect();
+            let ctx = context(tensors.len());
+            let node = |t: &&gguf::Tensor| new_tensor(ctx, &t.name, t.dtype, folded(&t.shape));
+            let nodes: Vec<Node> = tensors.iter().map(node).collect();
             // Files of other formats needn't align their tensors.
             let aligned = file.tensors().iter().all(|t| t.offset.is_multiple_of(ALIGNMENT));
-            let maps = device.maps_files() && aligned;
+            let maps = device.maps_files() && aligned && all;
             let buffer = if maps {
                 map(&file, device, &nodes)
             } else {
                 let kind = dry::buffer_type(device);
                 let buffer = sys::ggml_backend_alloc_ctx_tensors_from_buft(ctx.as_ptr(), kind);
-                NonNull::new(buffer).ok_or_else(|| no_room(&file, device, file.mapping().len()))
+                let bytes = || tensors.iter().map(|t| t.bytes as usize).sum();
+                NonNull::new(buffer).ok_or_else(|| no_room(&file, device, bytes()))
             };
             let block = match buffer {
                 Ok(buffer) => Block::new(ctx, buffer, device),
@@ -148,7 +162,7 @@ impl Weights {
                 }
             };
             let mut by_name = BTreeMap::new();
-            for (t, &node) in file.tensors().iter().zip(&nodes) {
+            for (t, &node) in tensors.iter().zip(&nodes) {
                 if !maps && !device.is_dry() {
                     upload(node, file.data(t), uploaded)?;
                 }
@@ -184,7 +198,8 @@ impl Weights {
         let left = self.0.adapters.borrow();
         assert!(left.is_empty(), "adapters of no tensor: {:?}", left.keys());
         let taken = self.0.taken.borrow();
-        let unused: Vec<_> = self.0.by_name.keys().filter(|n| !taken.contains(*n)).collect();
+        let names = self.0.file.tensors().iter().map(|t| &t.name);
+        let unused: Vec<_> = names.filter(|n| !taken.contains(*n)).collect();
         let Some(first) = unused.first() else { return Ok(()) };
         let first = first.to_string();
         Err(LoadError::Unused { file: self.0.file.path().to_owned(), count: unused.len(), first })
@@ -228,7 +243,9 @@ impl<'w> Scope<'w> {
     pub(super) fn stored(&self, name: &str, shape: &[i64]) -> Result<Param, LoadError> {
         self.take(name, shape)?;
         let store = &self.weights.0;
-        Ok(Param { raw: store.by_name[&self.join(&name)], store: store.clone() })
+        let raw = store.by_name.get(&self.join(&name));
+        let raw = *raw.unwrap_or_else(|| panic!("`{}` isn't on the device", self.join(&name)));
+        Ok(Param { raw, store: store.clone() })
     }
 
     /// A tensor of `to` made at load from the values of `name`, which must have `shape`: the layout
@@ -311,14 +328,15 @@ impl<'w> Scope<'w> {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.weights.0.by_name.contains_key(&self.join(&name))
+        self.weights.0.file.tensor(&self.join(&name)).is_some()
     }
 
     /// Says that this model knows the tensors below here and doesn't need them.
     pub fn skip(&self) {
         let prefix = format!("{}.", self.prefix);
         let mut taken = self.weights.0.taken.borrow_mut();
-        taken.extend(self.weights.0.by_name.keys().filter(|n| n.starts_with(&prefix)).cloned());
+        let names = self.weights.0.file.tensors().iter().map(|t| &t.name);
+        taken.extend(names.filter(|n| n.starts_with(&prefix)).cloned());
     }
 
     /// The values of a small tensor on the host.

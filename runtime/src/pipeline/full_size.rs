@@ -11,7 +11,7 @@ use super::noise::Generator;
 use super::progress::{Progress, Silent, Stage, ticker};
 use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Precision};
 use crate::models::Context;
-use crate::models::wan::vae::{self, WanVae};
+use crate::models::wan::vae::WanVae;
 use crate::models::wan::{BlockQuestion, BlockValues, Config, WanModel, of_context};
 use gguf::File;
 use serde::{Deserialize, Serialize};
@@ -125,17 +125,13 @@ impl FullSize<'_> {
         latents: &HostTensor,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Comparison>, GenerateError> {
-        let vae = |device, progress: &mut dyn Progress| -> Result<_, GenerateError> {
-            let weights = load_weights(file, device, progress)?;
-            Ok(WanVae::new(&weights, vae::Config::new(file)?)?)
-        };
         let device = self.machine.vae;
         let mut exec = self.executor(device)?;
-        let there = vae(device, progress)?;
+        let there = WanVae::open(file, device)?;
         progress.begin(Stage::Preflight, 0, 1);
         let answer = there.chunk_at_full_size(&mut exec, latents, &mut ticker(progress))?;
         drop((there, exec));
-        let here = vae(Device::cpu(), &mut Silent)?;
+        let here = WanVae::open(file, Device::cpu())?;
         let again = |precision| -> Result<[Vec<HostTensor>; 2], GenerateError> {
             let mut exec = self.reference(precision)?;
             let features = here.features(&mut exec, latents)?;

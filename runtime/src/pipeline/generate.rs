@@ -238,7 +238,7 @@ pub fn decode(
     let config = vae::Config::new(&folder.vae)?;
     let [channels, ..] = latents.shape.full();
     agree("latent channels", (&folder.vae, config.z_dim), (&folder.transformer, channels))?;
-    let vae = vae::WanVae::new(&load_weights(&folder.vae, exec.device(), progress)?, config)?;
+    let vae = vae::WanVae::open(&folder.vae, exec.device())?;
 
     let [_, latent_frames, ..] = latents.shape.full();
     progress.begin(Stage::Decode { frames }, 0, vae.ticks(latent_frames as u64));

@@ -251,7 +251,7 @@ fn decoder(
     let books = Books::open(machine.vae, clock.machine.vae);
     let config = vae::Config::new(&folder.vae)?;
     let shape = request.latents(LatentGrid::from(&config));
-    let vae = vae::WanVae::new(&load_weights(&folder.vae, machine.vae, &mut Silent)?, config)?;
+    let vae = vae::WanVae::open(&folder.vae, machine.vae)?;
     let mut decoding = vae.decode(&exec, HostTensor::zeros(shape))?;
     let mut work = Work::default();
     // The first latent frame is one frame, every other one four: two show all there is.

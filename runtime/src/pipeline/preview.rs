@@ -6,10 +6,8 @@
 
 use super::error::GenerateError;
 use super::generate::to_frame;
-use super::load::load_weights;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
-use super::progress::Silent;
 use super::request::FRAMES_MULTIPLE;
 use crate::ggml::HostTensor;
 use crate::models::wan::vae;
@@ -42,9 +40,7 @@ impl Projection {
         latents: &HostTensor,
     ) -> Result<Self, GenerateError> {
         let mut exec = machine.executor(machine.vae)?;
-        let config = vae::Config::new(&folder.vae)?;
-        let weights = load_weights(&folder.vae, exec.device(), &mut Silent)?;
-        let vae = vae::WanVae::new(&weights, config)?;
+        let vae = vae::WanVae::open(&folder.vae, exec.device())?;
         let piece = middle(latents);
         let mut decoding = vae.decode(&exec, piece.clone())?;
         let mut frames = Vec::new();

@@ -1,10 +1,12 @@
 //! Sizes and latent statistics of a Wan VAE, from its file's metadata.
 
 use super::shortcut::{AvgDown3D, DupUp3D};
-use crate::ggml::Scope;
+use crate::ggml::{Device, LoadError, Scope, Weights};
 use crate::models::ModelError;
 use gguf::Metadata;
+use std::ops::ControlFlow;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// `AutoencoderKLWan`'s configuration.
 #[derive(Clone, Debug)]
@@ -96,6 +98,17 @@ impl Config {
             return refuse(key, "true".into(), wanted);
         }
         Ok(config)
+    }
+
+    /// The weights of either half. All but biases are put into another order, so nothing else of the file
+    /// has to be on the device as it is; of the other half, biases come along.
+    pub(super) fn load(
+        &self,
+        file: &Arc<gguf::File>,
+        device: Device,
+    ) -> Result<Weights, LoadError> {
+        let needed = |name: &str| name.ends_with(".bias");
+        Weights::load_some(file.clone(), device, &needed, &mut |_| ControlFlow::Continue(()))
     }
 
     /// Pixels along a side of one latent.

@@ -7,11 +7,12 @@ use super::resample::Resample;
 use super::shortcut::{DupUp3D, Shortcut};
 use super::stages::{Forgetful, Layer, Network, Stages};
 use crate::ggml::{
-    ComputeError, Executor, Graph, HostTensor, LoadError, Param, Scope, Tensor, Weights,
+    ComputeError, Device, Executor, Graph, HostTensor, LoadError, Param, Scope, Tensor, Weights,
 };
 use crate::models::{ModelError, Tick};
 use crate::nn::CausalConv3d;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// `Decoder3d`.
 fn decoder3d(w: &Scope<'_>, cfg: &Config) -> Result<Network, LoadError> {
@@ -60,6 +61,12 @@ pub struct WanVae {
 }
 
 impl WanVae {
+    /// The decoder of `file` on `device`, and nothing else of the file.
+    pub fn open(file: &Arc<gguf::File>, device: Device) -> Result<Self, ModelError> {
+        let config = Config::new(file)?;
+        Self::new(&config.load(file, device)?, config)
+    }
+
     /// Refuses a file with missing, misshapen or unknown tensors. The encoder's are known, and not
     /// needed to decode.
     pub fn new(weights: &Weights, config: Config) -> Result<Self, ModelError> {

@@ -6,9 +6,10 @@ use super::patches::patchify;
 use super::resample::Resample;
 use super::shortcut::{AvgDown3D, Shortcut};
 use super::stages::{Forgetful, Layer, Network};
-use crate::ggml::{ComputeError, Executor, HostTensor, LoadError, Param, Scope, Weights};
+use crate::ggml::{ComputeError, Device, Executor, HostTensor, LoadError, Param, Scope, Weights};
 use crate::models::{ModelError, Tick};
 use crate::nn::CausalConv3d;
+use std::sync::Arc;
 
 /// `Encoder3d`.
 fn encoder3d(w: &Scope<'_>, cfg: &Config) -> Result<Network, LoadError> {
@@ -59,6 +60,12 @@ pub struct WanVaeEncoder {
 }
 
 impl WanVaeEncoder {
+    /// The encoder of `file` on `device`, and nothing else of the file.
+    pub fn open(file: &Arc<gguf::File>, device: Device) -> Result<Self, ModelError> {
+        let config = Config::new(file)?;
+        Self::new(&config.load(file, device)?, config)
+    }
+
     /// Refuses a file with missing, misshapen or unknown tensors. The decoder's are known, and not
     /// needed to encode.
     pub fn new(weights: &Weights, config: Config) -> Result<Self, ModelError> {
