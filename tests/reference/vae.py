@@ -3,7 +3,7 @@
     python vae.py --fixtures FOLDER --out FILE.safetensors
 
 The runs of golden.py encode an image and frames of zeros, or one frame: here a wrong order in time shows. The
-clip is a formula (tests/vae.rs has the same), so only the latents are kept, normalized as the denoiser has them:
+clip is a formula (tests/wan_vae.rs has the same), so only the latents are kept, normalized as the denoiser has them:
 `wan2.1` [16, 3, 8, 12], `wan2.2` [48, 3, 4, 6].
 """
 

@@ -171,8 +171,9 @@ pub(super) fn all(family: Family) -> Vec<Tested> {
     op("matmul".into(), operands, matmul());
     for kernel in [[3, 3, 3], [1, 3, 3], [3, 1, 1], [1, 1, 1]] {
         let [t, h, w] = kernel;
-        op(format!("conv3d {t}x{h}x{w}"), operands, vec![conv(kernel)]);
+        op(format!("conv3d {t}x{h}x{w}"), operands, vec![conv(kernel, 1)]);
     }
+    op("conv3d 1x3x3, stride 2".into(), operands, vec![conv([1, 3, 3], 2)]);
     let angles = if family == Family::Cpu { Rounding::F32 } else { Rounding::Angles };
     op("rope".into(), angles, rope());
     op("layer_norm".into(), Rounding::F32, layer_norm());
@@ -180,12 +181,14 @@ pub(super) fn all(family: Family) -> Vec<Tested> {
     op("softmax".into(), Rounding::F32, softmax());
     op("silu".into(), Rounding::F32, activation(|x| x.silu()));
     op("gelu_tanh".into(), Rounding::F16, activation(|x| x.gelu_tanh()));
+    op("gelu_erf".into(), Rounding::F32, activation(|x| x.gelu_erf()));
     op("add".into(), Rounding::F32, broadcast(|x, y| x + y));
     op("mul".into(), Rounding::F32, broadcast(|x, y| x * y));
     op("scale".into(), Rounding::F32, activation(|x| x * 3.0 + 1.0));
     op("permute".into(), Rounding::None, permute());
     op("narrow".into(), Rounding::None, narrow());
     op("windows".into(), Rounding::None, windows());
+    op("concat".into(), Rounding::None, concat());
     op("set".into(), Rounding::None, set());
     // GPUs may round the other way.
     let store = if family == Family::Cpu { Rounding::None } else { Rounding::F16 };
@@ -249,7 +252,7 @@ fn matmul() -> Vec<Case> {
 }
 
 /// Frames and weights as the VAE keeps them: in bands, for the executor gives little scratch memory.
-fn conv(kernel: Kernel) -> Case {
+fn conv(kernel: Kernel, stride: i64) -> Case {
     let [kt, kh, kw] = kernel;
     let ([h, w], inputs, outputs) = ([17, 22], 96, 100);
     let weights = weight([outputs, kt * kh * kw * inputs], 16);
@@ -259,7 +262,7 @@ fn conv(kernel: Kernel) -> Case {
         let weights = DeviceTensor::holding(exec.device(), &weights, storage.dtype())?;
         exec.compute(|g| {
             let frames: Vec<_> = frames.iter().map(|f| g.input(f).stored(storage)).collect();
-            conv3d(&frames, &weights, kernel, 1)
+            conv3d(&frames, &weights, kernel, stride)
         })
     })
 }
@@ -342,6 +345,13 @@ fn narrow() -> Vec<Case> {
 }
 
 /// Neighbouring pixels, which a convolution gathers.
+/// A token before others, and frames channel by channel in turn.
+fn concat() -> Vec<Case> {
+    let tokens = graph([noise([1, 320], 40), noise([ROWS, 320], 41)], |_, [x, y]| x.concat(y, 2));
+    let frames = [noise([17, 22, 48, 1], 42), noise([17, 22, 48, 1], 43)];
+    vec![tokens, graph(frames, |_, [x, y]| x.concat(y, 3))]
+}
+
 fn windows() -> Vec<Case> {
     vec![graph([noise([1, 17, 22, 48], 39)], |_, [x]| x.windows(3).contiguous())]
 }

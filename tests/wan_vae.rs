@@ -1,5 +1,6 @@
 //! Both Wan VAEs, both ways, against diffusers: `reference/README.md` says how the goldens are made.
 
+use e2e::synthetic::{self, Vae, Values};
 use e2e::{Comparison, Golden, Taps, channels_first, converted_part, device, fixture};
 use gguf::File;
 use gguf_video::ggml::{ComputeError, Device, Executor, Family, HostTensor, Precision};
@@ -230,4 +231,49 @@ fn each_half_is_loaded_alone() {
     // Small tensors are padded.
     assert!((decoder..decoder + encoder / 2).contains(&of_decoder), "{of_decoder} of {decoder}");
     assert!((encoder..encoder + decoder / 4).contains(&of_encoder), "{of_encoder} of {encoder}");
+}
+
+/// A dry run of the real sizes counts the floating-point operations that torch's `FlopCounterMode` counts
+/// in diffusers' (in units of 10¹²).
+#[test]
+fn dry_runs_count_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::cpu().dry();
+    let executor = || {
+        let mut exec = Executor::new(device, Precision::Native, 1).unwrap();
+        let mut limits = exec.limits();
+        limits.scratch = 1 << 30;
+        exec.set_limits(limits);
+        exec
+    };
+    let file = |name: &str, sizes| {
+        Arc::new(synthetic::vae(&folder.path().join(name), sizes, Values::Zero))
+    };
+    let (wan21, wan22) = (file("2.1.gguf", Vae::WAN21), file("2.2.gguf", Vae::WAN22));
+    let work = |exec: &Executor| exec.done().work.matmul / 1e12;
+
+    let encode = |file, [w, h]: [i64; 2], frames: usize| {
+        let mut exec = executor();
+        let clip = vec![HostTensor::zeros([h, w, 3]); frames];
+        WanVaeEncoder::open(file, device).unwrap().encode(&mut exec, clip, &mut go_on).unwrap();
+        work(&exec)
+    };
+    let (first, five) = (encode(&wan21, [832, 480], 1), encode(&wan21, [832, 480], 5));
+    let decoded = {
+        let (mut exec, vae) = (executor(), WanVae::open(&wan22, device).unwrap());
+        let latents = HostTensor::zeros(vae.config().latents(1280, 704, 121));
+        let mut decoding = vae.decode(&exec, latents).unwrap();
+        let push = &mut |_| Ok::<(), ComputeError>(());
+        decoding.next_frames(&mut exec, &mut go_on, push).unwrap();
+        let first = work(&exec);
+        decoding.next_frames(&mut exec, &mut go_on, push).unwrap();
+        first + 30.0 * (work(&exec) - first)
+    };
+    for (what, got, expected) in [
+        ("2.1 encodes 832x480x81", first + 20.0 * (five - first), 163.8),
+        ("2.2 encodes 1280x704", encode(&wan22, [1280, 704], 1), 4.2),
+        ("2.2 decodes 1280x704x121", decoded, 2011.2),
+    ] {
+        assert!((got / expected - 1.0).abs() < 0.015, "{what} with {got:.1}, not {expected}");
+    }
 }
