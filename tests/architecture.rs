@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each folder of the runtime may use, besides itself.
 const ALLOWED: [(&str, &[&str]); 11] = [
-    ("cli", &["pipeline", "judge", "models", "ggml", "output", "text", "doctor", "os"]),
+    ("cli", &["pipeline", "judge", "models", "ggml", "image", "output", "text", "doctor", "os"]),
     ("pipeline", &["models", "ggml", "image", "output", "text"]),
     ("judge", &["output"]),
     ("models", &["nn", "ggml"]),
