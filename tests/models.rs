@@ -346,6 +346,13 @@ fn checkpoints_that_contradict_themselves_are_refused() {
         (
             "wan2.1-i2v-14b",
             "image_processor/preprocessor_config.json",
+            "size",
+            json!({ "shortest_edge": 336 }),
+            "\"size\" is {\"shortest_edge\":336}",
+        ),
+        (
+            "wan2.1-i2v-14b",
+            "image_processor/preprocessor_config.json",
             "resample",
             json!(2),
             "resample",

@@ -14,14 +14,13 @@ fn main() {
 #[cfg(not(target_os = "macos"))]
 mod page {
     use e2e::gate;
-    use e2e::synthetic::{self, Transformer, Vae, Values};
+    use e2e::synthetic;
     use gguf::DType;
     use gguf_video::ggml::Precision;
-    use gguf_video::pipeline::{Machine, ModelFolder, Plan, Request, choose_device};
+    use gguf_video::pipeline::{Machine, Plan, Request, choose_device};
     use std::fmt::Write;
     use std::fs;
     use std::path::Path;
-    use std::sync::Arc;
 
     const INTRODUCTION: &str = "\
 # Performance
@@ -193,27 +192,11 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
         let machine = Machine::on(choose_device("metal").unwrap(), Precision::Native, 1);
         for (quant, dtype) in [("Q4_K", DType::Q4_K), ("Q8_0", DType::Q8_0)] {
             let folder = tempfile::tempdir().unwrap();
-            let model = model(folder.path(), dtype);
+            let model = synthetic::a14b(folder.path(), dtype, dtype);
             for (width, height) in [(832, 480), (1280, 720)] {
                 let plan = Plan::new(&machine, &model, &request(width, height), None).unwrap();
                 writeln!(page, "\n{quant}, {width}x{height}:\n\n```\n{plan}\n```").unwrap();
             }
-        }
-    }
-
-    fn model(folder: &Path, dtype: DType) -> ModelFolder {
-        let expert = |name: &str, sizes| {
-            Arc::new(synthetic::transformer(&folder.join(name), sizes, dtype, Values::Zero))
-        };
-        ModelFolder {
-            transformer: expert("high.gguf", Transformer::A14B_HIGH),
-            transformer_2: Some(expert("low.gguf", Transformer::A14B_LOW)),
-            text_encoder: Arc::new(synthetic::umt5_xxl(
-                &folder.join("umt5.gguf"),
-                dtype,
-                Values::Zero,
-            )),
-            vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Vae::WAN21, Values::Zero)),
         }
     }
 

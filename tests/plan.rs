@@ -1,15 +1,13 @@
 //! The plan of a run against the run itself, and what full-size models take on the CPU.
 
-use e2e::synthetic::{self, Transformer, Vae, Values};
+use e2e::synthetic;
 use e2e::{converted, repository};
 use gguf::DType;
 use gguf_video::ggml::{Device, Precision, Usage};
 use gguf_video::pipeline::{
-    Checkpoint, Conditions, Experts, Machine, ModelFolder, Plan, Proposal, Request, Silent, decode,
-    encode, proposals,
+    Checkpoint, Conditions, Experts, Machine, Plan, Proposal, Request, Silent, decode, encode,
+    proposals,
 };
-use std::path::Path;
-use std::sync::Arc;
 
 fn request(width: usize, height: usize, frames: usize) -> Request {
     Request {
@@ -71,28 +69,11 @@ fn a_run_takes_what_its_plan_says() {
     assert_eq!(vae, plan.vae.usage);
 }
 
-fn a14b(folder: &Path) -> ModelFolder {
-    let expert = |name: &str, sizes| {
-        let path = folder.join(name);
-        Arc::new(synthetic::transformer(&path, sizes, DType::Q4_K, Values::Zero))
-    };
-    ModelFolder {
-        transformer: expert("high.gguf", Transformer::A14B_HIGH),
-        transformer_2: Some(expert("low.gguf", Transformer::A14B_LOW)),
-        text_encoder: Arc::new(synthetic::umt5_xxl(
-            &folder.join("umt5.gguf"),
-            DType::Q8_0,
-            Values::Zero,
-        )),
-        vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), Vae::WAN21, Values::Zero)),
-    }
-}
-
 /// F32 throughout, as the CPU computes: twice the caches of a GPU.
 #[test]
 fn full_size_on_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
-    let model = a14b(folder.path());
+    let model = synthetic::a14b(folder.path(), DType::Q4_K, DType::Q8_0);
     for precision in [Precision::Native, Precision::Strict] {
         let machine = Machine::on(Device::cpu(), precision, 2);
         for (width, height, experts, vae) in
@@ -118,7 +99,7 @@ fn full_size_on_the_cpu() {
 #[test]
 fn what_does_not_fit_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let model = a14b(folder.path());
+    let model = synthetic::a14b(folder.path(), DType::Q4_K, DType::Q8_0);
     let mut machine = Machine::on(Device::cpu(), Precision::Native, 1);
     // Few graphs, for a clip whose residual stream, keys and values alone are too much.
     (machine.dispatch, machine.submission) = (Some(1e9), Some(1e9));

@@ -176,6 +176,11 @@ impl Golden {
         &self.tensors.get(name).unwrap_or_else(|| panic!("no golden `{name}`")).1
     }
 
+    #[track_caller]
+    pub fn shape(&self, name: &str) -> &[usize] {
+        &self.tensors.get(name).unwrap_or_else(|| panic!("no golden `{name}`")).0
+    }
+
     /// Frame `index` of `[C, T, H, W]`.
     pub fn frame(&self, name: &str, index: usize) -> Vec<f64> {
         let (shape, values) = &self.tensors[name];

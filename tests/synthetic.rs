@@ -2,8 +2,10 @@
 //! looks at graphs alone.
 
 use gguf::{DType, File, Metadata, TensorSpec, Writer};
+use gguf_video::pipeline::ModelFolder;
 use half::f16;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What the tensors hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,6 +269,20 @@ pub fn umt5_xxl(path: &Path, dtype: DType, values: Values) -> File {
     }
     list.plain("enc.output_norm.weight".into(), &[TEXT]);
     write(path, &m, list, dtype, values)
+}
+
+/// Wan2.2-T2V-A14B without a weight, its text encoder in a type of its own.
+pub fn a14b(folder: &Path, dtype: DType, text: DType) -> ModelFolder {
+    let expert =
+        |name: &str, sizes| Arc::new(transformer(&folder.join(name), sizes, dtype, Values::Zero));
+    ModelFolder {
+        transformer: expert("high.gguf", Transformer::A14B_HIGH),
+        transformer_2: Some(expert("low.gguf", Transformer::A14B_LOW)),
+        text_encoder: Arc::new(umt5_xxl(&folder.join("umt5.gguf"), text, Values::Zero)),
+        image_encoder: None,
+        vae: Arc::new(vae(&folder.join("vae.gguf"), Vae::WAN21, Values::Zero)),
+        inferred: Vec::new(),
+    }
 }
 
 /// The vision tower of CLIP ViT-H/14.

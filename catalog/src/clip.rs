@@ -11,6 +11,8 @@ const H_DIM: u32 = 1280;
 const H_HEADS: u32 = 16;
 /// Of the one that is published, where no configuration says it.
 pub const EPSILON: f32 = 1e-5;
+/// Before the names of the vision half.
+const PREFIX: &str = "vision_model.";
 /// What files of it are called.
 const PUBLISHED: &str = "clip-vision-h";
 
@@ -39,7 +41,7 @@ impl Sizes {
     /// heads, which no shape tells, are those of no published model.
     pub fn of(given: &Given<'_>) -> Result<Self, Error> {
         let size =
-            |name: &str, dimensions, n| given.size(&format!("vision_model.{name}"), dimensions, n);
+            |name: &str, dimensions, n| given.size(&format!("{PREFIX}{name}"), dimensions, n);
         let dim = size("embeddings.class_embedding", 1, 0)?;
         let patch = size("embeddings.patch_embedding.weight", 4, 2)?;
         let positions = size("embeddings.position_embedding.weight", 2, 0)?;
@@ -54,7 +56,7 @@ impl Sizes {
         Ok(Self {
             dim,
             ffn_dim: size("encoder.layers.0.mlp.fc1.weight", 2, 0)?,
-            layers: given.count("vision_model.encoder.layers."),
+            layers: given.count(&format!("{PREFIX}encoder.layers.")),
             heads,
             // One position is the class token's.
             image: (positions - 1).isqrt() * patch,
@@ -84,7 +86,7 @@ impl Sizes {
         let [d, f, patch] = [self.dim, self.ffn_dim, self.patch].map(u64::from);
         let side = u64::from(self.image / self.patch);
         let mut list = List(Vec::new());
-        let name = |part: &str| format!("vision_model.{part}");
+        let name = |part: &str| format!("{PREFIX}{part}");
         let mut one = |part: &str, shape: &[u64]| {
             list.one(&name(part), &name(part), shape, Role::Exact);
         };
@@ -109,9 +111,19 @@ impl Sizes {
     }
 }
 
+/// Leaves aside what is known to be of no use to the image encoder, whose names are returned, and puts
+/// the prefix before the names that transformers 5 leaves out where there is nothing else.
+pub fn tidy(given: &mut Given<'_>) -> Vec<String> {
+    let ignored = given.ignore(is_beside);
+    if given.has("embeddings.class_embedding") {
+        given.begin_with(PREFIX);
+    }
+    ignored
+}
+
 /// Whether a tensor beside the image encoder's is known to be of no use: the text half of CLIP, and
 /// what leads to the space that both halves share.
-pub fn is_beside(name: &str) -> bool {
+fn is_beside(name: &str) -> bool {
     name.starts_with("text_model.")
         || matches!(
             name,
@@ -119,5 +131,6 @@ pub fn is_beside(name: &str) -> bool {
                 | "text_projection.weight"
                 | "logit_scale"
                 | "vision_model.embeddings.position_ids"
+                | "embeddings.position_ids"
         )
 }

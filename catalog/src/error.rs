@@ -29,8 +29,8 @@ pub enum Error {
     )]
     Channels { file: PathBuf, inputs: u32, outputs: u32 },
     #[error(
-        "{}: nothing tells which transformer this is; say which: {}",
-        file.display(), choices.join(", ")
+        "{}: nothing tells which transformer this is, {}",
+        file.display(), choices.join(" or ")
     )]
     Ambiguous {
         file: PathBuf,

@@ -1,6 +1,7 @@
 //! The tensors that a file holds, and their comparison with a table.
 
 use gguf::Metadata;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub struct Given<'a> {
     pub(crate) path: &'a Path,
     pub(crate) metadata: Option<&'a Metadata>,
     /// By their names without a prefix that they all have.
-    tensors: BTreeMap<&'a str, (&'a str, &'a [u64])>,
+    tensors: BTreeMap<Cow<'a, str>, (&'a str, &'a [u64])>,
     prefix: &'static str,
     from: ShapesFrom,
 }
@@ -35,10 +36,17 @@ pub struct Matched {
     pub wanted: Wanted,
 }
 
+impl<'a> From<&'a gguf::File> for Given<'a> {
+    fn from(file: &'a gguf::File) -> Self {
+        let tensors = file.tensors().iter().map(|tensor| (&*tensor.name, &*tensor.shape));
+        Self::new(file.path(), tensors).with_metadata(file.metadata())
+    }
+}
+
 impl<'a> Given<'a> {
     /// The tensors of safetensors files. Shapes have the outermost dimension first.
     pub fn new(path: &'a Path, tensors: impl Iterator<Item = (&'a str, &'a [u64])>) -> Self {
-        let tensors = tensors.map(|(name, shape)| (name, (name, shape))).collect();
+        let tensors = tensors.map(|(name, shape)| (name.into(), (name, shape))).collect();
         Self { path, metadata: None, tensors, prefix: "", from: ShapesFrom::Tensors }
     }
 
@@ -65,7 +73,7 @@ impl<'a> Given<'a> {
         let mut twice = Vec::new();
         for (_, whole) in std::mem::take(&mut self.tensors) {
             let short = whole.0.strip_prefix(prefix).unwrap_or(whole.0);
-            if self.tensors.insert(short, whole).is_some() {
+            if self.tensors.insert(short.into(), whole).is_some() {
                 twice.push(short.to_owned());
             }
         }
@@ -78,12 +86,17 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// Puts a prefix before all names.
+    pub(crate) fn begin_with(&mut self, prefix: &str) {
+        let tensors = std::mem::take(&mut self.tensors).into_iter();
+        self.tensors =
+            tensors.map(|(name, whole)| (format!("{prefix}{name}").into(), whole)).collect();
+    }
+
     /// Forgets tensors that are no part of the model; returns their names.
     pub(crate) fn ignore(&mut self, of_no_use: impl Fn(&str) -> bool) -> Vec<String> {
-        let found: Vec<&str> =
-            self.tensors.keys().copied().filter(|name| of_no_use(name)).collect();
-        let whole = |name: &str| self.tensors.remove(name).map(|(whole, _)| whole.to_owned());
-        found.into_iter().filter_map(whole).collect()
+        let ignored = self.tensors.extract_if(.., |name, _| of_no_use(name));
+        ignored.map(|(_, (whole, _))| whole.to_owned()).collect()
     }
 
     /// Takes `alias` for `name` where only the former is there, as files have it in which two modules
@@ -93,7 +106,7 @@ impl<'a> Given<'a> {
         if self.tensors.contains_key(name) {
             return Some(whole.to_owned());
         }
-        self.tensors.insert(name, (whole, shape));
+        self.tensors.insert(name.into(), (whole, shape));
         None
     }
 
@@ -102,7 +115,7 @@ impl<'a> Given<'a> {
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().copied()
+        self.tensors.keys().map(|name| &**name)
     }
 
     pub(crate) fn shape(&self, name: &str) -> Option<&[u64]> {

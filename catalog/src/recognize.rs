@@ -83,7 +83,10 @@ pub fn recognize(given: &Given<'_>, expert: Option<Part>) -> Result<Recognized, 
         vae(given, Naming::Original)
     } else if given.has("decoder.conv_in.weight") && given.has("quant_conv.weight") {
         vae(given, Naming::Diffusers)
-    } else if given.has("vision_model.embeddings.class_embedding") {
+    } else if ["", "vision_model."]
+        .iter()
+        .any(|prefix| given.has(&format!("{prefix}embeddings.class_embedding")))
+    {
         image_encoder(given)
     } else {
         let first = given.names().take(4).map(str::to_owned).collect();
@@ -270,7 +273,7 @@ fn vae(given: Given<'_>, naming: Naming) -> Result<Recognized, Error> {
 }
 
 fn image_encoder(mut given: Given<'_>) -> Result<Recognized, Error> {
-    let ignored = given.ignore(clip::is_beside);
+    let ignored = clip::tidy(&mut given);
     let sizes = clip::Sizes::of(&given)?;
     let naming = Naming::Original;
     let tensors = given.matched(naming, sizes.tensors())?;

@@ -198,6 +198,12 @@ fn the_other_parts_are_told_in_every_naming() {
     let clip =
         clip::Sizes { dim: 1280, ffn_dim: 5120, layers: 32, heads: 16, image: 224, patch: 14 };
     let mut tensors = named(&clip.tensors(), Naming::Original, "");
+    let bare = |(name, shape): &(String, Vec<u64>)| {
+        (name.strip_prefix("vision_model.").unwrap().to_owned(), shape.clone())
+    };
+    let found = of("model.safetensors", &tensors.iter().map(bare).collect(), None, None).unwrap();
+    assert_eq!(found.tensors[0].source, "embeddings.class_embedding");
+    assert_eq!(found.tensors[0].wanted.name, "vision_model.embeddings.class_embedding");
     tensors.push(("visual_projection.weight".into(), vec![1024, 1280]));
     tensors.push(("vision_model.embeddings.position_ids".into(), vec![1, 257]));
     let found = of("clip_vision_h.safetensors", &tensors, None, None).unwrap();

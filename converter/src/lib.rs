@@ -4,8 +4,8 @@
 //! ```text
 //! source/   safetensors, GGUF and JSON: tensor names, bytes as f32
 //!    |
-//! arch/     what the model must consist of: each tensor's names, shape and role; metadata
-//!    |      (tokenizer.rs for the text encoder's)
+//! arch/     what the model must consist of: each tensor's names, shape and role, by the tables
+//!    |      of the crate `catalog`; metadata (tokenizer.rs for the text encoder's)
 //! lora, imatrix    what is added to weights; what weighs their errors
 //!    |
 //! recipe/   role, place and --quant -> element type

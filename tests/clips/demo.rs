@@ -145,8 +145,7 @@ pub fn swapped(folder: &ModelFolder) -> ModelFolder {
     ModelFolder {
         transformer: folder.transformer_2.clone().expect("two experts"),
         transformer_2: Some(folder.transformer.clone()),
-        text_encoder: folder.text_encoder.clone(),
-        vae: folder.vae.clone(),
+        ..folder.clone()
     }
 }
 

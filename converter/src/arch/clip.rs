@@ -1,11 +1,13 @@
 //! The image encoder of a checkpoint: the vision half of a CLIP.
 
 use anyhow::{Result, ensure};
+use catalog::Naming;
 use catalog::clip::{self, Sizes};
 use gguf::Metadata;
 use serde_json::json;
 
-use super::{Model, Part, matched, named};
+use super::loose::given;
+use super::{Model, Part, named, tensors};
 use crate::source::{Config, Folder};
 
 /// The real one has 32.
@@ -15,7 +17,6 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
     // The second has a projection, which is of no use here.
     let classes = ["CLIPVisionModel", "CLIPVisionModelWithProjection"];
     folder.expect_class("image_encoder", &classes)?;
-    processor(folder)?;
     let config = folder.config("image_encoder")?;
     config.expect_present("hidden_act", "gelu")?;
     config.expect("num_channels", 3)?;
@@ -32,15 +33,18 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
         config.wrong("num_hidden_layers", "at least 2: the last is left out")
     );
     ensure!(
-        sizes.dim % sizes.heads == 0,
+        sizes.dim.is_multiple_of(sizes.heads),
         config.wrong("num_attention_heads", "a divisor of hidden_size")
     );
-    ensure!(sizes.image % sizes.patch == 0, config.wrong("patch_size", "a divisor of image_size"));
-    let mut weights = folder.weights("image_encoder", "model")?;
-    weights.retain(|name| !clip::is_beside(name));
-    // Newer versions of transformers leave the prefix out where there is nothing else.
-    weights.begin_with("vision_model.");
-    let tensors = matched(&weights, sizes.tensors())?;
+    ensure!(
+        sizes.image.is_multiple_of(sizes.patch),
+        config.wrong("patch_size", "a divisor of image_size")
+    );
+    processor(folder, sizes.image)?;
+    let weights = folder.weights("image_encoder", "model")?;
+    let mut given = given(&weights);
+    clip::tidy(&mut given);
+    let tensors = tensors(&weights, given.matched(Naming::Diffusers, sizes.tensors())?)?;
     let mut metadata = Metadata::new();
     sizes.describe(config.number("layer_norm_eps")?, &mut metadata);
     Ok(Model {
@@ -54,12 +58,21 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
 }
 
 /// What happens to an image is not in the file, so it must be as in every published model.
-fn processor(folder: &Folder) -> Result<()> {
+fn processor(folder: &Folder, image: u32) -> Result<()> {
     folder.expect_class("image_processor", &["CLIPImageProcessor", "CLIPImageProcessorFast"])?;
     let path = folder.path("image_processor").join("preprocessor_config.json");
     let config = Config::read(path)?;
     config.expect("image_mean", json!([0.481_454_66, 0.457_827_5, 0.408_210_73]))?;
     config.expect("image_std", json!([0.268_629_54, 0.261_302_58, 0.275_777_11]))?;
+    // Older versions of transformers write a number.
+    for (key, object) in [
+        ("size", json!({ "shortest_edge": image })),
+        ("crop_size", json!({ "height": image, "width": image })),
+    ] {
+        if *config.get(key) != json!(image) {
+            config.expect(key, object)?;
+        }
+    }
     // Bicubic.
     config.expect("resample", 3)?;
     ["do_resize", "do_center_crop", "do_rescale", "do_normalize"]

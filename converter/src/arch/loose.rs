@@ -21,7 +21,7 @@ pub(super) fn model(
     // Where both are there, they must be alike, of which the catalog sees only the names.
     weights.unify("encoder.embed_tokens.weight", "shared.weight")?;
     let found = recognize(&given(&weights), expert).map_err(|error| match error {
-        Error::Ambiguous { .. } => anyhow!("{error} with --expert"),
+        Error::Ambiguous { .. } => anyhow!("{error}; --expert says it"),
         _ => error.into(),
     })?;
     let metadata = match found.part {

@@ -130,10 +130,13 @@ fn named(name: &str, part: Part) -> String {
         Part::ImageEncoder => "clip",
         _ => part.folder(),
     };
-    match name.strip_suffix(label).is_some_and(|stem| stem.ends_with('-')) {
-        true => name.to_owned(),
-        false => format!("{name}-{label}"),
-    }
+    let said = match name.rsplit_once(['-', '_']) {
+        // Experts' names have their labels as they are published; files of other parts in any case.
+        Some((_, last)) if part.is_transformer() => last == label,
+        Some((_, last)) => last.eq_ignore_ascii_case(label),
+        None => false,
+    };
+    if said { name.to_owned() } else { format!("{name}-{label}") }
 }
 
 /// Finds each tensor of a table in a component of a checkpoint, with its shape, and nothing else.

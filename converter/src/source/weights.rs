@@ -192,19 +192,6 @@ impl Weights {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Puts `prefix` before the names, if it is before none of them.
-    pub(crate) fn begin_with(&mut self, prefix: &str) {
-        if self.names().all(|name| !name.starts_with(prefix)) {
-            let tensors = std::mem::take(&mut self.tensors).into_iter();
-            self.tensors = tensors.map(|(name, t)| (format!("{prefix}{name}"), t)).collect();
-        }
-    }
-
-    /// Forgets the tensors that are no part of the model.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        self.tensors.retain(|name, _| keep(name));
-    }
-
     /// Forgets a tensor that is no part of the model.
     pub(crate) fn remove(&mut self, name: &str) -> Option<SourceTensor> {
         self.tensors.remove(name)

@@ -107,9 +107,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 
 /// Which model a file is, and what of that it does not say.
 fn model(file: &File) -> (Option<String>, Vec<String>) {
-    let tensors = file.tensors().iter().map(|tensor| (tensor.name.as_str(), &tensor.shape[..]));
-    let given = Given::new(file.path(), tensors).with_metadata(file.metadata());
-    match recognize(&given, None) {
+    match recognize(&Given::from(file), None) {
         Ok(Recognized { part, variant, inferred, .. }) => {
             let what = match (part, variant) {
                 (Part::HighNoise, Some(variant)) => format!("{}, high-noise expert", variant.title),

@@ -2,12 +2,17 @@
 
 use super::Failure;
 use crate::ggml::Precision;
+use crate::image::Image;
 use crate::models::wan::Config;
 use crate::pipeline::sampler::SamplerKind;
-use crate::pipeline::schedule::Spacing;
-use crate::pipeline::{DeviceError, Experts, Machine, ModelFolder, Places, Request, choose_device};
+use crate::pipeline::{
+    DeviceError, Experts, LatentGrid, Lora, Machine, ModelFolder, Of, Places, Preset, Request,
+    choose_device, variant,
+};
+use anyhow::bail;
+use catalog::Variant;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The files of a model.
@@ -17,7 +22,10 @@ pub(super) struct ModelArgs {
     /// Folder with the model's GGUF files, as `to-gguf` writes it
     #[arg(long, short, value_name = "DIR")]
     model: PathBuf,
-    /// The high-noise expert's file, or the only one's, where --model has several or none
+    /// The transformer's file, of a model with one, where --model has several or none
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["high_noise", "low_noise"])]
+    transformer: Option<PathBuf>,
+    /// The high-noise expert's file, of a model with two
     #[arg(long, value_name = "FILE")]
     high_noise: Option<PathBuf>,
     /// The low-noise expert's file
@@ -26,6 +34,9 @@ pub(super) struct ModelArgs {
     /// The text encoder's file
     #[arg(long, value_name = "FILE")]
     text_encoder: Option<PathBuf>,
+    /// The image encoder's file, for models that have one
+    #[arg(long, value_name = "FILE")]
+    image_encoder: Option<PathBuf>,
     /// The VAE's file
     #[arg(long, value_name = "FILE")]
     vae: Option<PathBuf>,
@@ -63,33 +74,73 @@ pub(super) struct DeviceArgs {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Video")]
 pub(super) struct VideoArgs {
-    /// Width and height in pixels, multiples of 16
-    #[arg(long, value_name = "WxH", default_value = "832x480", value_parser = size)]
-    size: (usize, usize),
-    /// Number of frames, 4n + 1
-    #[arg(long, default_value_t = 81)]
-    frames: usize,
-    /// Denoising steps [default: the model's]
+    /// The image that the video begins with: PNG, JPEG or WebP
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// The image that it ends with
+    #[arg(long, value_name = "FILE", requires = "image")]
+    last_image: Option<PathBuf>,
+    /// Width and height in pixels, multiples of 16 (TI2V-5B: of 32); or `auto`, or `auto:WxH`: of so
+    /// large an area, in the image's shape [default: auto with an image, else the model's]
+    #[arg(long, value_name = "WxH", value_parser = Size::parse)]
+    size: Option<Size>,
+    /// Number of frames, 4n + 1 [default: the model's]
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Sampling settings that go together: official, hub (what diffusers samples with), fast, or
+    /// lightning4 (for step-distilled models) [default: what the model's file says]
+    #[arg(long)]
+    preset: Option<Preset>,
+    /// Denoising steps [default: the preset's]
     #[arg(long)]
     steps: Option<usize>,
-    /// Guidance scale; 1 runs without the negative prompt, in half the time [default: the model's]
+    /// Guidance scale; 1 runs without the negative prompt, in half the time [default: the preset's]
     #[arg(long, value_name = "SCALE")]
     guidance: Option<f32>,
-    /// Guidance scale of the low-noise expert [default: --guidance where given, else the model's]
+    /// Guidance scale of the low-noise expert [default: --guidance where given, else the preset's]
     #[arg(long, value_name = "SCALE")]
     guidance_low: Option<f32>,
-    /// Moves steps towards high noise [default: the model's]
+    /// Guide so many steps alone: later ones take half the time [default: the preset's]
+    #[arg(long, value_name = "STEP")]
+    guidance_until: Option<usize>,
+    /// Moves steps towards high noise [default: the preset's]
     #[arg(long, value_name = "SHIFT")]
     flow_shift: Option<f64>,
-    /// The solver: unipc or euler
-    #[arg(long, default_value_t = SamplerKind::UniPc)]
-    sampler: SamplerKind,
+    /// The solver: unipc, euler, dpm++2m or lcm [default: the preset's]
+    #[arg(long)]
+    sampler: Option<SamplerKind>,
+    /// Add a LoRA to the weights, to all transformers; may be repeated
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    lora: Vec<Lora>,
+    /// Add a LoRA to the high-noise expert
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    lora_high: Vec<Lora>,
+    /// Add a LoRA to the low-noise expert
+    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    lora_low: Vec<Lora>,
 }
 
-fn size(text: &str) -> Result<(usize, usize), String> {
-    let sides =
-        text.split_once(['x', 'X']).and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-    sides.ok_or_else(|| "expected width x height, such as 832x480".into())
+/// What `--size` says.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    Sides(usize, usize),
+    /// Of the area of so many pixels, or of the model's size.
+    Auto(Option<usize>),
+}
+
+impl Size {
+    fn parse(text: &str) -> Result<Self, String> {
+        let sides = |text: &str| {
+            let (w, h) = text.split_once(['x', 'X'])?;
+            Some((w.parse::<usize>().ok()?, h.parse::<usize>().ok()?))
+        };
+        let found = match text.split_once(':') {
+            None if text == "auto" => Some(Self::Auto(None)),
+            Some(("auto", area)) => sides(area).map(|(w, h)| Self::Auto(Some(w * h))),
+            _ => sides(text).map(|(w, h)| Self::Sides(w, h)),
+        };
+        found.ok_or_else(|| "expected width x height, such as 832x480, or auto".into())
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -97,28 +148,37 @@ fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number of seconds above 0".into())
 }
 
-/// Opens the model, and fills what wasn't typed with its own defaults: a checked request without prompts.
+/// What was asked for, with all that wasn't typed.
+pub(super) struct Asked {
+    pub(super) folder: ModelFolder,
+    /// Checked, without prompts.
+    pub(super) request: Request,
+    pub(super) variant: &'static Variant,
+}
+
+/// Opens the model, says what its files left open, and fills what wasn't typed with its own defaults.
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub(super) fn open(
     model: &ModelArgs,
     video: &VideoArgs,
     seed: Option<u64>,
-) -> Result<(ModelFolder, Request), Failure> {
+) -> Result<Asked, Failure> {
     let folder = ModelFolder::open(&model.places()).map_err(Failure::request)?;
-    let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone());
-    let experts = experts.map_err(Failure::request)?;
-    let request = video.request(seed, experts.config(), experts.low_config());
-    let grid = folder.latent_grid().map_err(Failure::request)?;
-    request.check(grid).map_err(Failure::request)?;
-    Ok((folder, request))
+    folder.inferred.iter().for_each(|sentence| eprintln!("{sentence}"));
+    let request = video.request(seed, &folder).map_err(Failure::request)?;
+    let config = Config::new(&folder.transformer).map_err(Failure::request)?;
+    Ok(Asked { folder, request, variant: variant(&config) })
 }
 
 impl ModelArgs {
     fn places(&self) -> Places {
         Places {
             folder: self.model.clone(),
+            transformer: self.transformer.clone(),
             high_noise: self.high_noise.clone(),
             low_noise: self.low_noise.clone(),
             text_encoder: self.text_encoder.clone(),
+            image_encoder: self.image_encoder.clone(),
             vae: self.vae.clone(),
         }
     }
@@ -142,27 +202,86 @@ impl DeviceArgs {
 }
 
 impl VideoArgs {
-    /// A request without prompts; what wasn't typed is the model's own default.
-    fn request(&self, seed: Option<u64>, model: &Config, low: Option<&Config>) -> Request {
-        let low_default = low.map_or(model.guidance_scale, |c| c.guidance_scale);
+    /// A checked request without prompts; what wasn't typed is the preset's or the model's own default.
+    #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
+    fn request(&self, seed: Option<u64>, folder: &ModelFolder) -> anyhow::Result<Request> {
+        let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
+        let (model, low) = (experts.config(), experts.low_config());
+        let (variant, grid) = (variant(model), folder.latent_grid()?);
         let shift: f64 = model.flow_shift.to_string().parse().expect("a number's own digits");
-        Request {
-            prompt: String::new(),
-            negative_prompt: String::new(),
-            width: self.size.0,
-            height: self.size.1,
-            frames: self.frames,
-            steps: self.steps.unwrap_or(model.steps as usize),
-            guidance_scale: self.guidance.unwrap_or(model.guidance_scale),
-            guidance_scale_low: self.guidance_low.or(self.guidance).unwrap_or(low_default),
-            flow_shift: self.flow_shift.unwrap_or(shift),
+        let full = |path: &PathBuf| absolute(path);
+        let request = Request {
+            frames: self.frames.unwrap_or(variant.frames as usize),
+            steps: model.steps as usize,
+            guidance_scale: model.guidance_scale,
+            guidance_scale_low: low.map_or(model.guidance_scale, |c| c.guidance_scale),
+            flow_shift: shift,
             seed: seed.unwrap_or_else(fresh_seed),
-            sampler: self.sampler,
-            spacing: Spacing::Flow,
-            guidance_until: None,
-            image: None,
-            last_image: None,
+            image: self.image.as_ref().map(full).transpose()?,
+            last_image: self.last_image.as_ref().map(full).transpose()?,
+            loras: self.loras()?,
+            ..Request::default()
+        };
+        let preset = self.preset.map(|preset| preset.apply(variant, request.clone()));
+        let request = preset.unwrap_or(request);
+        let (width, height) = self.sides(&request, variant, grid)?;
+        let request = Request {
+            width,
+            height,
+            steps: self.steps.unwrap_or(request.steps),
+            guidance_scale: self.guidance.unwrap_or(request.guidance_scale),
+            guidance_scale_low: self
+                .guidance_low
+                .or(self.guidance)
+                .unwrap_or(request.guidance_scale_low),
+            guidance_until: self.guidance_until.or(request.guidance_until),
+            flow_shift: self.flow_shift.unwrap_or(request.flow_shift),
+            sampler: self.sampler.unwrap_or(request.sampler),
+            ..request
+        };
+        request.check(grid)?;
+        request.check_images(model)?;
+        if let Some(preset) = self.preset {
+            eprintln!("--preset {preset}: {}", request.sampling());
+            if preset == Preset::Lightning4 && request.loras.is_empty() {
+                eprintln!(
+                    "--preset lightning4 is for step-distilled models: without their LoRAs (--lora-high, --lora-low), or files that have them merged, four steps make no video"
+                );
+            }
         }
+        Ok(request)
+    }
+
+    fn sides(
+        &self,
+        request: &Request,
+        variant: &Variant,
+        grid: LatentGrid,
+    ) -> anyhow::Result<(usize, usize)> {
+        let (width, height) = (variant.size.0 as usize, variant.size.1 as usize);
+        let own =
+            if request.image.is_some() { Size::Auto(None) } else { Size::Sides(width, height) };
+        match (self.size.unwrap_or(own), &request.image) {
+            (Size::Sides(width, height), _) => Ok((width, height)),
+            (Size::Auto(area), Some(image)) => {
+                let picture = Image::read(image)?;
+                let shape = (picture.width, picture.height);
+                Ok(grid.sides(area.unwrap_or(width * height), shape))
+            }
+            (Size::Auto(_), None) => {
+                bail!("--size auto takes the shape of --image, which isn't given")
+            }
+        }
+    }
+
+    fn loras(&self) -> std::io::Result<Vec<Lora>> {
+        let lists = [
+            (&self.lora, Of::All),
+            (&self.lora_high, Of::HighNoise),
+            (&self.lora_low, Of::LowNoise),
+        ];
+        let all = lists.into_iter().flat_map(|(list, of)| list.iter().map(move |lora| (lora, of)));
+        all.map(|(lora, of)| Ok(Lora { path: absolute(&lora.path)?, of, ..lora.clone() })).collect()
     }
 }
 

@@ -53,6 +53,7 @@ impl Bars {
             Stage::Load => "load",
             Stage::Preflight => "preflight",
             Stage::Encode => "encode",
+            Stage::EncodeImage => "encode_image",
             Stage::Denoise { .. } => "denoise",
             Stage::Decode { .. } => "decode",
         }
@@ -64,6 +65,7 @@ impl Bars {
             Stage::Load => "load".into(),
             Stage::Preflight => "full size".into(),
             Stage::Encode => "encode".into(),
+            Stage::EncodeImage => "image".into(),
             Stage::Denoise { steps } => format!("step 1/{steps}"),
             Stage::Decode { .. } => "decode".into(),
         }
@@ -84,6 +86,7 @@ impl Progress for Bars {
                 Stage::Load => eprintln!("loading {:.1} GB", ticks as f64 / 1e9),
                 Stage::Preflight => eprintln!("comparing with the CPU at full size"),
                 Stage::Encode => eprintln!("encoding the prompt"),
+                Stage::EncodeImage => eprintln!("encoding the image"),
                 Stage::Denoise { steps } => eprintln!("denoising in {steps} steps"),
                 Stage::Decode { frames } => eprintln!("decoding {frames} frames"),
             }

@@ -42,14 +42,11 @@ impl Job {
     ) -> anyhow::Result<Self> {
         let plan = Plan::new(&machine, &folder, &request, Some(calibration))?;
         let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
-        let Request { width, height, frames, steps, seed, .. } = request;
+        let Request { width, height, frames, seed, .. } = request;
         eprintln!(
-            "{}, {width}x{height}, {frames} frames, {steps} steps, guidance {} and {}, flow shift {}, {}, seed {seed}",
+            "{}, {width}x{height}, {frames} frames, {}, seed {seed}",
             experts.config().variant,
-            request.guidance_scale,
-            request.guidance_scale_low,
-            request.flow_shift,
-            request.sampler
+            request.sampling()
         );
         check_fit(&plan, &machine, &folder, &request)?;
         eprintln!("{plan}");

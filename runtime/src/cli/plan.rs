@@ -1,6 +1,6 @@
 //! `gguf-video plan`: what a run would take, without doing any of it.
 
-use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
+use super::args::{Asked, DeviceArgs, ModelArgs, VideoArgs, open};
 use super::make::check_fit;
 use super::{Failure, print};
 use crate::pipeline::{Basis, Calibration, Home, Part, Plan, free_space};
@@ -20,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let (folder, request) = open(&args.model, &args.video, None)?;
+    let Asked { folder, request, .. } = open(&args.model, &args.video, None)?;
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
     let mut calibration = Calibration::load(&home);

@@ -1,6 +1,6 @@
 //! `gguf-video preflight`: whether this device computes this model right, at this size.
 
-use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
+use super::args::{Asked, DeviceArgs, ModelArgs, VideoArgs, open};
 use super::bars::Bars;
 use super::{Failure, print};
 use crate::judge::{Expectations, Judge, Motion};
@@ -29,12 +29,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let (folder, request) = open(&args.model, &args.video, Some(0))?;
+    let Asked { folder, request, .. } = open(&args.model, &args.video, Some(0))?;
     let request = Request { prompt: args.prompt.clone(), ..request };
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
     let mut bars = Bars::new(false).map_err(Failure::run)?;
-    let files = model_files(&folder, &home, &mut bars).map_err(Failure::hashing)?;
+    let files = model_files(&folder, &request, &home, &mut bars).map_err(Failure::hashing)?;
     let reports = Reports::of(&home, &machine, &request, &files);
     let report = match reports.known().filter(|_| !args.again) {
         Some(report) => report,

@@ -56,15 +56,18 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let places = Places {
         // Every part has a name: nothing is looked for.
         folder: PathBuf::from("."),
+        transformer: file("transformer"),
         high_noise: file("high_noise"),
         low_noise: file("low_noise"),
         text_encoder: file("text_encoder"),
+        image_encoder: file("image_encoder"),
         vae: file("vae"),
     };
     let folder = ModelFolder::open(&places).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new(args.json).map_err(Failure::run)?;
-    let files = model_files(&folder, &home, &mut bars).map_err(Failure::hashing)?;
+    let files =
+        model_files(&folder, &record.request, &home, &mut bars).map_err(Failure::hashing)?;
     check_files(&record.files, &files).map_err(Failure::request)?;
 
     let mut machine = Machine::from_record(&record.machine).map_err(Failure::request)?;

@@ -1,7 +1,7 @@
 //! `gguf-video run`: from arguments to a finished video.
 
 use super::Failure;
-use super::args::{DeviceArgs, ModelArgs, VideoArgs, open};
+use super::args::{Asked, DeviceArgs, ModelArgs, VideoArgs, open};
 use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_disk, make, open_sinks, parse_previews};
@@ -28,9 +28,9 @@ pub(super) struct Args {
     /// A row of frames as a PNG image, to see the video at a glance
     #[arg(long, value_name = "FILE.png")]
     contact_sheet: Option<PathBuf>,
-    /// Frames a second
-    #[arg(long, default_value = "16")]
-    fps: NonZeroU32,
+    /// Frames a second [default: the model's]
+    #[arg(long)]
+    fps: Option<NonZeroU32>,
     /// Start of the noise, as of PyTorch's CPU generator [default: a new one each time]
     #[arg(long)]
     seed: Option<u64>,
@@ -67,11 +67,12 @@ pub(super) struct Args {
 }
 
 impl Args {
-    fn output(&self, path: &Path) -> std::io::Result<OutputRecord> {
+    fn output(&self, path: &Path, fps: u32) -> std::io::Result<OutputRecord> {
         let contact_sheet = self.contact_sheet.as_deref().map(absolute).transpose()?;
         // A trailing slash means a folder, and must stay.
         let path = absolute(path)?;
-        Ok(OutputRecord { path, fps: self.fps.get(), contact_sheet })
+        let fps = self.fps.map_or(fps, NonZeroU32::get);
+        Ok(OutputRecord { path, fps, contact_sheet })
     }
 }
 
@@ -114,7 +115,7 @@ fn check_device(
 fn collect(args: &Args, prompts: &Path, path: &Path) -> Result<(), Failure> {
     let dataset = prompts.file_name().unwrap_or_default().to_string_lossy();
     let prompts = imatrix::read_prompts(prompts).map_err(Failure::request)?;
-    let (folder, request) = open(&args.model, &args.video, args.seed)?;
+    let Asked { folder, request, .. } = open(&args.model, &args.video, args.seed)?;
     let request = Request { negative_prompt: args.negative_prompt.clone(), ..request };
     let machine = args.device.machine().map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
@@ -129,7 +130,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         unreachable!("clap asks for both, or for the matrix and its prompts");
     };
     let target = Target::parse(output).map_err(Failure::request)?;
-    let (folder, request) = open(&args.model, &args.video, args.seed)?;
+    let Asked { folder, request, variant } = open(&args.model, &args.video, args.seed)?;
     let request = Request {
         prompt: prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
@@ -137,7 +138,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     };
     let previews = parse_previews(args.preview.as_deref(), request.steps);
     let previews = previews.map_err(Failure::request)?;
-    let record = args.output(output).map_err(Failure::request)?;
+    let record = args.output(output, variant.fps).map_err(Failure::request)?;
     let sinks = open_sinks(&target, &request, &record).map_err(Failure::request)?;
     let machine = args.device.machine().map_err(Failure::request)?;
 
@@ -150,7 +151,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     check_disk(&job.plan, &path).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new(args.json).map_err(Failure::run)?;
-    let files = model_files(&job.folder, &home, &mut bars).map_err(Failure::hashing)?;
+    let files =
+        model_files(&job.folder, &job.request, &home, &mut bars).map_err(Failure::hashing)?;
     if !args.no_preflight {
         check_device(&job, &home, &files, &mut bars)?;
     }

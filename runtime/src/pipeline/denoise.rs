@@ -2,7 +2,8 @@
 
 use super::conditions::Conditions;
 use super::error::GenerateError;
-use super::load::load_weights;
+use super::load::load_transformer;
+use super::lora::Lora;
 use super::noise::Generator;
 use super::progress::{Progress, Stage, ticker};
 use super::request::{LatentGrid, Request};
@@ -142,12 +143,13 @@ impl Experts {
     fn load(
         &self,
         low: bool,
+        loras: &[Lora],
         conditions: &Conditions,
         exec: &mut Executor,
         progress: &mut dyn Progress,
-    ) -> Result<Loaded, ModelError> {
+    ) -> Result<Loaded, GenerateError> {
         let (file, config) = self.expert(low);
-        let weights = load_weights(file, exec.device(), progress)?;
+        let weights = load_transformer(file, loras, exec.device(), progress)?;
         let model = WanModel::new(&weights, config.clone())?;
         let positive = model.condition(exec, conditions.context())?;
         let negative =
@@ -184,7 +186,8 @@ impl Experts {
                 if !self.keep {
                     loaded = [None, None];
                 }
-                loaded[usize::from(low)] = Some(self.load(low, conditions, exec, progress)?);
+                let expert = self.load(low, &request.loras, conditions, exec, progress)?;
+                loaded[usize::from(low)] = Some(expert);
                 progress.begin(stage, ticks[..index].iter().sum(), ticks.iter().sum());
             }
             progress.step(index);

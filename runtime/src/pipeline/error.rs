@@ -1,9 +1,11 @@
 //! Why a run ended without a video.
 
+use super::lora::AdapterError;
 use super::run_folder::RunError;
 use super::sampler::StateError;
 use super::schedule::ScheduleError;
 use crate::ggml::{ComputeError, LoadError, Shape};
+use crate::image::ImageError;
 use crate::models::ModelError;
 use crate::output::OutputError;
 use crate::text::TokenizerError;
@@ -35,6 +37,10 @@ pub enum GenerateError {
         "step {step} of {steps} on {device}: {why}. No working model does this, and more steps won't mend it; the step before it is kept. Try another device or another quant, or look for what is wrong with `gguf-video preflight`"
     )]
     Impossible { step: usize, steps: usize, why: String, device: String },
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error("the saved latents are {found:?}, the request's are {expected:?}")]
     Checkpoint { found: Shape, expected: Shape },
     #[error("the saved state of the sampler can't be used")]

@@ -4,6 +4,7 @@
 use super::conditions::Conditions;
 use super::denoise::{Checkpoint, Experts, Step};
 use super::error::GenerateError;
+use super::images::encode_images;
 use super::load::load_weights;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
@@ -101,8 +102,11 @@ impl Run<'_> {
         if let Some(conditions) = known {
             return Ok(conditions);
         }
-        let exec = &mut self.machine.executor(self.machine.text)?;
-        let conditions = encode(exec, self.folder, self.request, progress)?;
+        let mut conditions = {
+            let exec = &mut self.machine.executor(self.machine.text)?;
+            encode(exec, self.folder, self.request, progress)?
+        };
+        conditions.images = encode_images(self.machine, self.folder, self.request, progress)?;
         if let Some(Err(e)) = self.kept.map(|kept| kept.run.save_conditions(&conditions)) {
             progress.warn(&format!("the encoded prompts aren't saved: {e}"));
         }

@@ -4,6 +4,7 @@
 use super::home::Home;
 use super::model_folder::ModelFolder;
 use super::progress::{Progress, Stage};
+use super::request::Request;
 use super::whole_file::replace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ const CHUNK: usize = 8 << 20;
 /// One file of a model as a run found it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelFile {
-    /// `high_noise`, `low_noise`, `text_encoder` or `vae`.
+    /// One of [`ModelFolder::files`] or of [`Request::files`]: `transformer`, or `high_noise` and `low_noise`; `text_encoder`, `image_encoder`, `vae`.
     pub part: String,
     pub path: PathBuf,
     pub bytes: u64,
@@ -57,9 +58,11 @@ impl Stamp {
     }
 }
 
-/// The files of `folder` in their order. Each is read whole, but only if it isn't known from before.
+/// The files of `folder` in their order, then those that `request` names. Each is read whole, but only
+/// if it isn't known from before.
 pub fn model_files(
     folder: &ModelFolder,
+    request: &Request,
     home: &Home,
     progress: &mut dyn Progress,
 ) -> Result<Vec<ModelFile>, HashError> {
@@ -69,12 +72,14 @@ pub fn model_files(
         .unwrap_or_default();
     let mut files = Vec::new();
     let mut begun = 0;
-    let total = folder.files().filter_map(|(_, f)| fs::metadata(f.path()).ok()).map(|m| m.len());
+    let parts = folder.files().map(|(part, file)| (part.to_owned(), file.path()));
+    let parts: Vec<(String, &Path)> = parts.chain(request.files()).collect();
+    let total = parts.iter().filter_map(|(_, path)| fs::metadata(path).ok()).map(|m| m.len());
     let total = total.sum();
-    for (part, file) in folder.files() {
-        let error = |cause| HashError::Read { path: file.path().to_owned(), cause };
+    for (part, named) in parts {
+        let error = |cause| HashError::Read { path: named.to_owned(), cause };
         // A run may be resumed from another folder.
-        let path = file.path().canonicalize().map_err(error)?;
+        let path = named.canonicalize().map_err(error)?;
         let stamp = Stamp::of(&path).map_err(error)?;
         let bytes = stamp.bytes;
         let blake3 = match known.get(&path) {
@@ -87,7 +92,7 @@ pub fn model_files(
             }
         };
         begun += bytes;
-        files.push(ModelFile { part: part.into(), path, bytes, blake3 });
+        files.push(ModelFile { part, path, bytes, blake3 });
     }
     if let Ok(bytes) = serde_json::to_vec_pretty(&known) {
         // Not remembering only means reading again.

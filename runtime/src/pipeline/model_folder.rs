@@ -1,8 +1,11 @@
-//! Which files of a folder make a pipeline: told by what is in them, never by their names.
+//! Which files of a folder make a pipeline: told by what is in them, and only where that says too little
+//! by their names.
 
+use super::recognized::{self, RecognizeError, Recognized};
 use super::request::LatentGrid;
 use crate::models::ModelError;
-use crate::models::wan::{Expert, vae};
+use crate::models::wan::{self, vae};
+use catalog::Part;
 use gguf::File;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,21 +15,28 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     pub folder: PathBuf,
+    /// Of a model that has one transformer.
+    pub transformer: Option<PathBuf>,
     pub high_noise: Option<PathBuf>,
     pub low_noise: Option<PathBuf>,
     pub text_encoder: Option<PathBuf>,
+    pub image_encoder: Option<PathBuf>,
     pub vae: Option<PathBuf>,
 }
 
 /// The opened files of a pipeline.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelFolder {
     /// The high-noise expert, or the only one.
     pub transformer: Arc<File>,
     /// The low-noise expert.
     pub transformer_2: Option<Arc<File>>,
     pub text_encoder: Arc<File>,
+    /// For transformers that attend to an image's features.
+    pub image_encoder: Option<Arc<File>>,
     pub vae: Arc<File>,
+    /// What the files don't say and was found out, a sentence each.
+    pub inferred: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,146 +44,156 @@ pub enum FolderError {
     #[error("{folder}: {cause}", folder = .folder.display())]
     Read { folder: PathBuf, cause: std::io::Error },
     #[error(transparent)]
-    File(#[from] gguf::Error),
+    File(#[from] RecognizeError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
     #[error(
-        "{folder}: no {part} among the .gguf files here and one folder below; make one with `to-gguf`, or name it with {option}",
-        folder = .folder.display()
+        "{folder}: no {part} among the .gguf and .safetensors files here and one folder below; make one with `to-gguf`, or name it with {option}{near}",
+        folder = .folder.display(), near = indented(.near)
     )]
-    Missing { folder: PathBuf, part: &'static str, option: &'static str },
+    Missing { folder: PathBuf, part: &'static str, option: &'static str, near: Vec<String> },
     #[error(
         "{folder}: {count} files are a {part}; choose one with {option}:{list}",
         folder = .folder.display(), count = .files.len(), list = lines(.files)
     )]
     Several { folder: PathBuf, part: &'static str, option: &'static str, files: Vec<PathBuf> },
-    #[error("{file}: this is {found}, but {option} wants a {part}", file = .file.display())]
-    Kind { file: PathBuf, found: String, option: &'static str, part: &'static str },
+    #[error("{file}: this is a {found}, but {option} wants a {part}", file = .file.display())]
+    Kind { file: PathBuf, found: &'static str, option: &'static str, part: &'static str },
 }
 
 fn lines(files: &[PathBuf]) -> String {
     files.iter().map(|f| format!("\n  {}", f.display())).collect()
 }
 
-/// What a file says it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Part {
-    Transformer(Expert),
-    TextEncoder,
-    Vae,
+fn indented(reasons: &[String]) -> String {
+    reasons.iter().map(|reason| format!("\n  {reason}")).collect()
 }
 
-impl Part {
-    fn of(file: &File) -> Result<Self, String> {
-        let text = |key| file.metadata().string(key);
-        match text("general.architecture").map_err(|e| format!("a file where {e}"))? {
-            "wan" => {
-                match text("wan.expert").map_err(|e| format!("a Wan transformer where {e}"))? {
-                    "high_noise" => Ok(Self::Transformer(Expert::HighNoise)),
-                    "low_noise" => Ok(Self::Transformer(Expert::LowNoise)),
-                    "single" => Ok(Self::Transformer(Expert::Single)),
-                    other => Err(format!("a Wan transformer for the unknown expert `{other}`")),
-                }
-            }
-            "t5encoder" => Ok(Self::TextEncoder),
-            "wanvae" => Ok(Self::Vae),
-            other => Err(format!("a model of architecture `{other}`")),
-        }
+fn name(part: Part) -> &'static str {
+    match part {
+        Part::Single => "transformer",
+        Part::HighNoise => "high-noise expert",
+        Part::LowNoise => "low-noise expert",
+        Part::TextEncoder => "text encoder",
+        Part::ImageEncoder => "image encoder",
+        Part::Vae => "VAE",
     }
+}
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Transformer(expert) => expert.name(),
-            Self::TextEncoder => "text encoder",
-            Self::Vae => "VAE",
-        }
-    }
-
-    fn option(self) -> &'static str {
-        match self {
-            Self::Transformer(Expert::HighNoise | Expert::Single) => "--high-noise",
-            Self::Transformer(Expert::LowNoise) => "--low-noise",
-            Self::TextEncoder => "--text-encoder",
-            Self::Vae => "--vae",
-        }
+fn option(part: Part) -> &'static str {
+    match part {
+        Part::Single => "--transformer",
+        Part::HighNoise => "--high-noise",
+        Part::LowNoise => "--low-noise",
+        Part::TextEncoder => "--text-encoder",
+        Part::ImageEncoder => "--image-encoder",
+        Part::Vae => "--vae",
     }
 }
 
 impl ModelFolder {
     pub fn open(places: &Places) -> Result<Self, FolderError> {
-        let mut found = Vec::new();
-        for path in candidates(&places.folder)? {
-            let file = File::open(&path)?;
-            // Files of other kinds may lie beside ours.
-            if let Ok(part) = Part::of(&file) {
-                found.push((part, Arc::new(file)));
-            }
-        }
-        let single = Part::Transformer(Expert::Single);
-        let high = Part::Transformer(Expert::HighNoise);
-        let low = Part::Transformer(Expert::LowNoise);
-        let folder = Finder { folder: &places.folder, found };
-        let alone = match &places.high_noise {
-            Some(path) => Part::of(&File::open(path)?) == Ok(single),
-            None => folder.has(single) && !folder.has(high),
+        let mut finder = Finder::look(places)?;
+        let two = places.high_noise.is_some() || places.low_noise.is_some();
+        let alone = places.transformer.is_some()
+            || !two && finder.has(Part::Single) && !finder.has(Part::HighNoise);
+        let (transformer, transformer_2) = if alone {
+            (finder.find(&places.transformer, Part::Single)?, None)
+        } else {
+            let high = finder.find(&places.high_noise, Part::HighNoise)?;
+            (high, Some(finder.find(&places.low_noise, Part::LowNoise)?))
         };
-        let transformer = folder.find(&places.high_noise, if alone { single } else { high })?;
-        let transformer_2 = if alone { None } else { Some(folder.find(&places.low_noise, low)?) };
-        let text_encoder = folder.find(&places.text_encoder, Part::TextEncoder)?;
-        let vae = folder.find(&places.vae, Part::Vae)?;
-        Ok(Self { transformer, transformer_2, text_encoder, vae })
+        let text_encoder = finder.find(&places.text_encoder, Part::TextEncoder)?;
+        let attends = wan::Config::new(&transformer)?.image_dim.is_some();
+        let image_encoder = match attends {
+            true => Some(finder.find(&places.image_encoder, Part::ImageEncoder)?),
+            false => None,
+        };
+        let vae = finder.find(&places.vae, Part::Vae)?;
+        let inferred = finder.inferred;
+        Ok(Self { transformer, transformer_2, text_encoder, image_encoder, vae, inferred })
     }
-}
 
-impl ModelFolder {
     /// What the VAE makes of clips.
     pub fn latent_grid(&self) -> Result<LatentGrid, ModelError> {
         Ok(LatentGrid::from(&vae::Config::new(&self.vae)?))
     }
 
-    /// Each file and what it is called in records: `high_noise`, `low_noise`, `text_encoder`, `vae`.
+    /// Each file and what it is called in records: `transformer`, or `high_noise` and `low_noise`;
+    /// `text_encoder`, `image_encoder`, `vae`.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Arc<File>)> {
+        let alone = self.transformer_2.is_none();
+        let first = [(if alone { "transformer" } else { "high_noise" }, &self.transformer)];
         let low = self.transformer_2.iter().map(|file| ("low_noise", file));
-        let rest = [("text_encoder", &self.text_encoder), ("vae", &self.vae)];
-        std::iter::once(("high_noise", &self.transformer)).chain(low).chain(rest)
+        let image = self.image_encoder.iter().map(|file| ("image_encoder", file));
+        let (text, vae) = ([("text_encoder", &self.text_encoder)], [("vae", &self.vae)]);
+        first.into_iter().chain(low).chain(text).chain(image).chain(vae)
     }
 }
 
 struct Finder<'a> {
     folder: &'a Path,
-    found: Vec<(Part, Arc<File>)>,
+    found: Vec<Recognized>,
+    /// Why files that might have been meant aren't taken.
+    near: Vec<String>,
+    inferred: Vec<String>,
 }
 
-impl Finder<'_> {
+impl<'a> Finder<'a> {
+    fn look(places: &'a Places) -> Result<Self, FolderError> {
+        let mut finder =
+            Self { folder: &places.folder, found: vec![], near: vec![], inferred: vec![] };
+        for path in candidates(&places.folder)? {
+            match recognized::open(&path, None) {
+                Ok(found) => finder.found.push(found),
+                // A damaged GGUF file is an error, whatever it was.
+                Err(RecognizeError::File(e)) => return Err(RecognizeError::File(e).into()),
+                Err(e) if e.is_near() => finder.near.push(e.to_string()),
+                // Files of other kinds may lie beside ours.
+                Err(_) => {}
+            }
+        }
+        Ok(finder)
+    }
+
     fn has(&self, part: Part) -> bool {
-        self.found.iter().any(|(p, _)| *p == part)
+        self.found.iter().any(|found| found.part == part)
     }
 
     /// The file at `named`, or the only one of this kind in the folder.
-    fn find(&self, named: &Option<PathBuf>, part: Part) -> Result<Arc<File>, FolderError> {
-        if let Some(path) = named {
-            let file = File::open(path)?;
-            let found = match Part::of(&file) {
-                Ok(found) if found == part => return Ok(Arc::new(file)),
-                Ok(found) => format!("a {}", found.name()),
-                Err(what) => what,
-            };
-            let (file, option, part) = (path.clone(), part.option(), part.name());
-            return Err(FolderError::Kind { file, found, option, part });
-        }
-        let mut fitting = self.found.iter().filter(|(p, _)| *p == part).map(|(_, file)| file);
-        let (folder, option, name) = (self.folder.to_owned(), part.option(), part.name());
-        match (fitting.next(), fitting.next()) {
-            (None, _) => Err(FolderError::Missing { folder, part: name, option }),
-            (Some(file), None) => Ok(file.clone()),
-            _ => {
-                let all = self.found.iter().filter(|(p, _)| *p == part);
-                let files = all.map(|(_, file)| file.path().to_owned()).collect();
-                Err(FolderError::Several { folder, part: name, option, files })
+    fn find(&mut self, named: &Option<PathBuf>, part: Part) -> Result<Arc<File>, FolderError> {
+        let (name, option) = (name(part), option(part));
+        let found = if let Some(path) = named {
+            let found = recognized::open(path, part.is_transformer().then_some(part))?;
+            if found.part != part {
+                let (file, found) = (path.clone(), self::name(found.part));
+                return Err(FolderError::Kind { file, found, option, part: name });
             }
-        }
+            found
+        } else {
+            let mut fitting = self.found.iter().filter(|found| found.part == part);
+            let folder = self.folder.to_owned();
+            match (fitting.next(), fitting.next()) {
+                (None, _) => {
+                    let near = std::mem::take(&mut self.near);
+                    return Err(FolderError::Missing { folder, part: name, option, near });
+                }
+                (Some(found), None) => found.clone(),
+                _ => {
+                    let all = self.found.iter().filter(|found| found.part == part);
+                    let files = all.map(|found| found.file.path().to_owned()).collect();
+                    return Err(FolderError::Several { folder, part: name, option, files });
+                }
+            }
+        };
+        let path = found.file.path().display();
+        let said = found.inferred.iter().map(|sentence| format!("{path}: {sentence}"));
+        self.inferred.extend(said);
+        Ok(found.file)
     }
 }
 
-/// The .gguf files in `folder` and in the folders directly below, in order of their names.
+/// The model files in `folder` and in the folders directly below, in order of their names.
 fn candidates(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
     let mut files = Vec::new();
     let mut list = |at: &Path| -> Result<Vec<PathBuf>, FolderError> {
@@ -183,7 +203,7 @@ fn candidates(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
             let path = entry.map_err(error)?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "gguf") {
+            } else if path.extension().is_some_and(|e| e == "gguf" || e == "safetensors") {
                 files.push(path);
             }
         }

@@ -6,7 +6,7 @@ use super::calibration::{Basis, Calibration};
 use super::denoise::Experts;
 use super::error::GenerateError;
 use super::generate::Timings;
-use super::load::load_weights;
+use super::load::{load_transformer, load_weights};
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
 use super::progress::Silent;
@@ -211,7 +211,7 @@ fn experts(
         let passes: u64 = passes.sum();
         let mut exec = machine.executor(machine.transformer)?;
         let books = Books::open(machine.transformer, clock.machine.transformer);
-        let weights = load_weights(file, machine.transformer, &mut Silent)?;
+        let weights = load_transformer(file, &request.loras, machine.transformer, &mut Silent)?;
         let model = WanModel::new(&weights, config.clone())?;
         let prompt = HostTensor::zeros([config.text_len, config.text_dim]);
         let features = config.image_dim.map(|c| HostTensor::zeros([image_rows(config), c]));

@@ -11,6 +11,7 @@ use super::error::GenerateError;
 use super::full_size::{Comparison, FullSize};
 use super::generate::{decode, encode};
 use super::home::Home;
+use super::images::encode_images;
 use super::machine::Machine;
 use super::model_file::ModelFile;
 use super::model_folder::ModelFolder;
@@ -142,8 +143,9 @@ impl Preflight<'_> {
         let steps = TINY_STEPS;
         let tiny = Request { width, height, frames, steps, ..self.request.clone() };
         let mut exec = self.machine.executor(self.machine.text)?;
-        let conditions = encode(&mut exec, self.folder, &tiny, progress)?;
+        let mut conditions = encode(&mut exec, self.folder, &tiny, progress)?;
         drop(exec);
+        conditions.images = encode_images(self.machine, self.folder, &tiny, progress)?;
         let (latents, activations) = self.denoise(&tiny, &conditions, progress)?;
         let tiny = self.tiny(latents.clone(), progress)?;
 

@@ -12,6 +12,8 @@ pub enum Stage {
     /// One block and one chunk at full size, beside the CPU; nothing is counted.
     Preflight,
     Encode,
+    /// What the clip begins and ends with.
+    EncodeImage,
     Denoise {
         steps: usize,
     },

@@ -1,9 +1,10 @@
 //! What a run was asked for, checked before anything is loaded.
 
+use super::lora::Lora;
 use super::sampler::SamplerKind;
 use super::schedule::{Schedule, ScheduleError, Spacing};
-use crate::models::wan::vae;
-use std::path::PathBuf;
+use crate::models::wan::{self, vae};
+use std::path::{Path, PathBuf};
 
 /// Latents along a side of the transformer's patches.
 const PATCH: usize = 2;
@@ -39,6 +40,9 @@ pub struct Request {
     /// What it ends with.
     #[serde(default)]
     pub last_image: Option<PathBuf>,
+    /// In the order in which they are added.
+    #[serde(default)]
+    pub loras: Vec<Lora>,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -51,6 +55,16 @@ pub enum RequestError {
     TooLarge { width: usize, height: usize, longest: usize },
     #[error("{frames} frames can't be made; frames come as 4n + 1, the nearest is {nearest}")]
     Frames { frames: usize, nearest: usize },
+    #[error("{variant} makes videos of a prompt alone, and takes no --image")]
+    NoImage { variant: String },
+    #[error("{variant} makes videos of an image: give one with --image")]
+    ImageNeeded { variant: String },
+    #[error("{variant} takes no --last-image")]
+    NoLastImage { variant: String },
+    #[error("{variant} makes videos between two images: give the last with --last-image")]
+    LastImageNeeded { variant: String },
+    #[error("a clip of one frame would be the image itself; ask for --frames 5 or more")]
+    OneFrame,
     #[error("{frames} frames are too many; the model knows positions for {}", POSITIONS * FRAMES_MULTIPLE - 3)]
     TooManyFrames { frames: usize },
     #[error("the {what} is {value}; it must be {wanted}")]
@@ -76,6 +90,14 @@ impl LatentGrid {
     /// Pixels that a side must be a multiple of.
     pub fn size_multiple(self) -> usize {
         self.pixels * PATCH
+    }
+
+    /// Width and height of about `area` pixels in the shape of an image of `width` by `height`, as the
+    /// reference pipelines' examples find them.
+    pub fn sides(self, area: usize, (width, height): (usize, usize)) -> (usize, usize) {
+        let (multiple, aspect) = (self.size_multiple(), height as f64 / width as f64);
+        let side = |length: f64| (length.round() as usize / multiple).max(1) * multiple;
+        (side((area as f64 / aspect).sqrt()), side((area as f64 * aspect).sqrt()))
     }
 }
 
@@ -108,6 +130,53 @@ impl Request {
         number("guidance scale of the low-noise expert", low, low.is_finite(), "a number")?;
         let shift = self.flow_shift;
         number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")
+    }
+
+    /// Whether a model takes the images that the clip is to begin and to end with.
+    pub fn check_images(&self, model: &wan::Config) -> Result<(), RequestError> {
+        let variant = || model.variant.clone();
+        let (image, last) = (self.image.is_some(), self.last_image.is_some());
+        let (takes, keeps) = (model.takes_image_latents(), model.expand_timesteps);
+        if image && !takes && !keeps {
+            return Err(RequestError::NoImage { variant: variant() });
+        }
+        if !image && takes {
+            return Err(RequestError::ImageNeeded { variant: variant() });
+        }
+        if last && !takes {
+            return Err(RequestError::NoLastImage { variant: variant() });
+        }
+        if !last && model.image_positions.is_some() {
+            return Err(RequestError::LastImageNeeded { variant: variant() });
+        }
+        if image && self.frames == 1 {
+            return Err(RequestError::OneFrame);
+        }
+        Ok(())
+    }
+
+    /// Sampling settings in a line.
+    pub fn sampling(&self) -> String {
+        let Self { steps, guidance_scale, guidance_scale_low, flow_shift, sampler, .. } = self;
+        let until = match self.guidance_until {
+            Some(step) if self.guided() => format!(" until step {step}"),
+            _ => String::new(),
+        };
+        let guidance = match self.guided() {
+            true => format!("guidance {guidance_scale} and {guidance_scale_low}{until}"),
+            false => "no guidance".into(),
+        };
+        format!("{steps} steps, {guidance}, flow shift {flow_shift}, {sampler}")
+    }
+
+    /// Files that the request names, and what they are called in records: `image`, `last_image`,
+    /// `lora_0` and so on.
+    pub fn files(&self) -> Vec<(String, &Path)> {
+        let image = self.image.iter().map(|path| ("image".to_owned(), &**path));
+        let last = self.last_image.iter().map(|path| ("last_image".to_owned(), &**path));
+        let loras = self.loras.iter().enumerate();
+        let loras = loras.map(|(i, lora)| (format!("lora_{i}"), &*lora.path));
+        image.chain(last).chain(loras).collect()
     }
 
     pub fn latent_frames(&self) -> usize {
