@@ -25,14 +25,24 @@ fn passes(case: &str, working: u64) {
 
 #[test]
 fn transformer_at_480p() {
-    passes("transformer:832x480x81:Q4_K", 4_000_000_000);
-    passes("transformer:832x480x121:Q8_0", 5_000_000_000);
+    passes("t2v-a14b:832x480x81:Q4_K", 4_000_000_000);
+    passes("t2v-a14b:832x480x121:Q8_0", 5_000_000_000);
 }
 
 #[test]
 fn transformer_at_720p() {
-    passes("transformer:1280x720x81:Q8_0", 6_000_000_000);
-    passes("transformer:1280x720x121:Q4_K", 8_500_000_000);
+    passes("t2v-a14b:1280x720x81:Q8_0", 6_000_000_000);
+    passes("t2v-a14b:1280x720x121:Q4_K", 8_500_000_000);
+}
+
+/// Every other transformer at its size.
+#[test]
+fn transformers_of_other_models() {
+    passes("i2v-a14b:1280x720x81:Q4_K", 6_000_000_000);
+    passes("ti2v-5b:1280x704x121:Q8_0", 4_000_000_000);
+    passes("t2v-1.3b:832x480x81:Q8_0", 4_000_000_000);
+    passes("i2v-14b:832x480x81:Q4_K", 4_000_000_000);
+    passes("flf2v-14b:1280x720x81:Q4_K", 6_000_000_000);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! JSON: `metal-gate CHIP CASE`. A process a case, for ggml ends the process where a check fails.
 //!
 //! - CHIP: `m1-max` or `m5-max`
-//! - CASE: `transformer:832x480x81:Q4_K`, `vae:1280x720x81`, `vae-encoder:1280x720x81`, `vae22:1280x704x121`,
+//! - CASE: `t2v-a14b:832x480x81:Q4_K` or another transformer, `vae:1280x720x81`, `vae-encoder:1280x720x81`, `vae22:1280x704x121`,
 //!   `vae22-encoder:1280x704x121`, `umt5:Q8_0`, `clip`, `self-test` (of `gguf-video doctor`),
 //!   or a planted failure: `unsupported-op`, `bf16-norm`, `attention-of-70000-rows`
 
@@ -23,7 +23,7 @@ mod gate {
     use gguf_video::models::clip::ImageEncoder;
     use gguf_video::models::text::Umt5Encoder;
     use gguf_video::models::wan::{Config, WanModel, vae};
-    use gguf_video::models::{Context, Denoiser, TextEncoder};
+    use gguf_video::models::{Context, Denoiser, TextEncoder, Timesteps};
     use gguf_video::pipeline::choose_device;
     use null_metal::{Planted, run_planted};
     use std::ops::ControlFlow;
@@ -46,7 +46,6 @@ mod gate {
         device.forget_peak();
         let folder = tempfile::tempdir().unwrap();
         let steps = match *case.split(':').collect::<Vec<_>>() {
-            ["transformer", clip, dtype] => transformer(device, folder.path(), size(clip), dtype),
             ["vae", clip] => decoder(device, folder.path(), Vae::WAN21, size(clip)),
             ["vae-encoder", clip] => encoder(device, folder.path(), Vae::WAN21, size(clip)),
             ["vae22", clip] => decoder(device, folder.path(), Vae::WAN22, size(clip)),
@@ -57,6 +56,10 @@ mod gate {
             ["unsupported-op"] => plant(Planted::UnsupportedOp),
             ["bf16-norm"] => plant(Planted::Bf16Norm),
             ["attention-of-70000-rows"] => plant(Planted::AttentionOf70000Rows),
+            [model, clip, dtype] => {
+                let sizes = sizes(model).unwrap_or_else(|| panic!("no case {case}"));
+                transformer(device, folder.path(), sizes, size(clip), dtype)
+            }
             _ => panic!("no case {case}"),
         };
         let usage = device.peak_usage();
@@ -68,10 +71,6 @@ mod gate {
     fn size(clip: &str) -> [i64; 3] {
         let sides: Vec<i64> = clip.split('x').map(|s| s.parse().unwrap()).collect();
         sides.try_into().unwrap()
-    }
-
-    fn latents([w, h, frames]: [i64; 3]) -> HostTensor {
-        HostTensor::zeros([16, (frames - 1) / 4 + 1, h / 8, w / 8])
     }
 
     fn executor(device: Device) -> Executor {
@@ -87,20 +86,46 @@ mod gate {
         0.0
     }
 
+    fn sizes(model: &str) -> Option<Transformer> {
+        Some(match model {
+            "t2v-a14b" => Transformer::A14B_HIGH,
+            "i2v-a14b" => Transformer::WAN22_I2V_A14B_HIGH,
+            "ti2v-5b" => Transformer::WAN22_TI2V_5B,
+            "t2v-1.3b" => Transformer::WAN21_1_3B,
+            "i2v-14b" => Transformer::WAN21_I2V_14B,
+            "flf2v-14b" => Transformer::WAN21_FLF2V_14B,
+            _ => return None,
+        })
+    }
+
     /// Seconds of one forward pass.
-    fn transformer(device: Device, folder: &Path, clip: [i64; 3], dtype: &str) -> f64 {
-        let (path, sizes) = (folder.join("wan.gguf"), Transformer::A14B_HIGH);
+    fn transformer(
+        device: Device,
+        folder: &Path,
+        sizes: Transformer,
+        [width, height, frames]: [i64; 3],
+        dtype: &str,
+    ) -> f64 {
+        let path = folder.join("wan.gguf");
         let dtype = dtype.parse().unwrap();
         let file = Arc::new(synthetic::transformer(&path, sizes, dtype, Values::Zero));
         let config = Config::new(&file).unwrap();
         let model = WanModel::new(&Weights::load(file, device).unwrap(), config).unwrap();
         let mut exec = executor(device);
         let prompt = HostTensor::zeros([PROMPT as i64, model.config().text_dim]);
-        let text = model.condition(&mut exec, Context::text(&prompt)).unwrap();
+        let features = sizes.image.map(|(rows, _)| HostTensor::zeros([rows as i64, 1280]));
+        let context = Context { text: &prompt, image: features.as_ref() };
+        let conditioning = model.condition(&mut exec, context).unwrap();
         // Guided runs keep the keys and values of two prompts.
-        let _negative = model.condition(&mut exec, Context::text(&prompt)).unwrap();
+        let _negative = model.condition(&mut exec, context).unwrap();
         let before = exec.done();
-        model.velocity(&mut exec, &latents(clip), 500.0.into(), &text, &mut go_on).unwrap();
+        let (side, frames) = (if sizes.expand_timesteps { 16 } else { 8 }, (frames - 1) / 4 + 1);
+        let channels = sizes.channels[0] as i64;
+        let latents = HostTensor::zeros([channels, frames, height / side, width / side]);
+        // A given first frame cuts the pieces once more.
+        let first_frame = if sizes.expand_timesteps { 0.0 } else { 500.0 };
+        let timesteps = Timesteps { clip: 500.0, first_frame };
+        model.velocity(&mut exec, &latents, timesteps, &conditioning, &mut go_on).unwrap();
         exec.limits().rates.seconds(exec.done().work + before.work * -1.0)
     }
 

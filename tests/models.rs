@@ -316,61 +316,29 @@ fn edited(model: &str, file: &str, change: impl FnOnce(&mut serde_json::Value)) 
 #[test]
 fn checkpoints_that_contradict_themselves_are_refused() {
     use serde_json::json;
-    let index = "model_index.json";
+    let (i2v, a14b, ti2v) = ("wan2.1-i2v-14b", "wan2.2-i2v-a14b", "wan2.2-ti2v-5b");
+    let (index, clip, vae) = ("model_index.json", "image_encoder/config.json", "vae/config.json");
+    let (wan, low) = ("transformer/config.json", "transformer_2/config.json");
+    let processor = "image_processor/preprocessor_config.json";
+    let other = json!(["t", "SiglipVisionModel"]);
     let cases = [
-        (
-            "wan2.1-i2v-14b",
-            index,
-            "image_encoder",
-            json!([null, null]),
-            "\"image_encoder\" is missing",
-        ),
-        (
-            "wan2.1-i2v-14b",
-            index,
-            "image_encoder",
-            json!(["t", "SiglipVisionModel"]),
-            "CLIPVisionModel",
-        ),
-        ("wan2.1-i2v-14b", index, "image_processor", json!(null), "\"image_processor\" is missing"),
-        ("wan2.1-i2v-14b", index, "_class_name", json!("WanPipeline"), "image_encoder"),
-        ("wan2.1-i2v-14b", index, "_class_name", json!("WanVACEPipeline"), "is a WanVACEPipeline"),
-        ("wan2.1-i2v-14b", "image_encoder/config.json", "hidden_act", json!("quick_gelu"), "gelu"),
-        (
-            "wan2.1-i2v-14b",
-            "image_encoder/config.json",
-            "hidden_size",
-            json!(64),
-            "\"image_dim\" is 32",
-        ),
-        (
-            "wan2.1-i2v-14b",
-            "image_processor/preprocessor_config.json",
-            "size",
-            json!({ "shortest_edge": 336 }),
-            "\"size\" is {\"shortest_edge\":336}",
-        ),
-        (
-            "wan2.1-i2v-14b",
-            "image_processor/preprocessor_config.json",
-            "resample",
-            json!(2),
-            "resample",
-        ),
-        ("wan2.1-i2v-14b", "transformer/config.json", "pos_embed_seq_len", json!(514), "pos_embed"),
-        ("wan2.2-i2v-a14b", index, "expand_timesteps", json!(true), "expand_timesteps"),
-        ("wan2.2-i2v-a14b", index, "boundary_ratio", json!(null), "boundary_ratio"),
-        (
-            "wan2.2-i2v-a14b",
-            "transformer_2/config.json",
-            "in_channels",
-            json!(16),
-            "supported is 36",
-        ),
-        ("wan2.2-i2v-a14b", index, "_class_name", json!("WanPipeline"), "supported is 16"),
-        ("wan2.2-ti2v-5b", index, "expand_timesteps", json!(false), "\"z_dim\" is 48"),
-        ("wan2.2-ti2v-5b", "vae/config.json", "is_residual", json!(false), "patch_size"),
-        ("wan2.2-ti2v-5b", "vae/config.json", "latents_mean", json!([0.5]), "48 numbers"),
+        (i2v, index, "image_encoder", json!([null, null]), "\"image_encoder\" is missing"),
+        (i2v, index, "image_encoder", other, "CLIPVisionModel"),
+        (i2v, index, "image_processor", json!(null), "\"image_processor\" is missing"),
+        (i2v, index, "_class_name", json!("WanPipeline"), "has none"),
+        (i2v, index, "_class_name", json!("WanVACEPipeline"), "is a WanVACEPipeline"),
+        (i2v, clip, "hidden_act", json!("quick_gelu"), "supported is \"gelu\""),
+        (i2v, clip, "hidden_size", json!(64), "\"image_dim\" is 32"),
+        (i2v, processor, "resample", json!(2), "supported is 3"),
+        (i2v, processor, "size", json!({ "shortest_edge": 336 }), "\"shortest_edge\":224"),
+        (i2v, wan, "pos_embed_seq_len", json!(514), "image_embedder.pos_embed"),
+        (a14b, index, "expand_timesteps", json!(true), "must be with transformer_2"),
+        (a14b, index, "boundary_ratio", json!(null), "not a number"),
+        (a14b, low, "in_channels", json!(16), "supported is 36"),
+        (a14b, index, "_class_name", json!("WanPipeline"), "supported is 16"),
+        (ti2v, index, "expand_timesteps", json!(false), "\"z_dim\" is 48"),
+        (ti2v, vae, "is_residual", json!(false), "patch_size"),
+        (ti2v, vae, "latents_mean", json!([0.5]), "48 numbers"),
     ];
     for (model, file, key, value, part) in cases {
         let error = edited(model, file, |config| config[key] = value);

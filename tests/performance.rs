@@ -162,9 +162,9 @@ recommends to use 51.5: 81 frames, 40 steps, guidance. The prompt's encoder has 
         let gate = std::env::current_exe().unwrap().with_file_name("metal-gate");
         for (chip, name) in [("m1-max", "M1 Max"), ("m5-max", "M5 Max")] {
             for (case, part) in [
-                ("transformer:832x480x81:Q8_0", "forward, 832x480x81, Q8_0"),
-                ("transformer:1280x720x81:Q8_0", "forward, 1280x720x81, Q8_0"),
-                ("transformer:1280x720x121:Q4_K", "forward, 1280x720x121, Q4_K"),
+                ("t2v-a14b:832x480x81:Q8_0", "forward, 832x480x81, Q8_0"),
+                ("t2v-a14b:1280x720x81:Q8_0", "forward, 1280x720x81, Q8_0"),
+                ("t2v-a14b:1280x720x121:Q4_K", "forward, 1280x720x121, Q4_K"),
                 ("vae:832x480x81", "decode, 832x480x81"),
                 ("vae:1280x720x81", "decode, 1280x720x81"),
                 ("umt5:Q8_0", "prompt of 512 tokens, Q8_0"),

@@ -25,19 +25,50 @@ pub struct Transformer {
     pub layers: u32,
     /// `high_noise`, `low_noise` or `single`.
     pub expert: &'static str,
+    /// Of the input and of the output.
+    pub channels: [u64; 2],
+    /// Rows of an image encoder's features that it attends to, if any, and whether they have an embedding
+    /// of their position.
+    pub image: Option<(u64, bool)>,
+    /// Whether each token has a timestep of its own.
+    pub expand_timesteps: bool,
 }
 
 impl Transformer {
-    pub const A14B_HIGH: Self =
-        Self { dim: 5120, ffn: 13_824, heads: 40, layers: 40, expert: "high_noise" };
+    pub const A14B_HIGH: Self = Self {
+        dim: 5120,
+        ffn: 13_824,
+        heads: 40,
+        layers: 40,
+        expert: "high_noise",
+        channels: [16, 16],
+        image: None,
+        expand_timesteps: false,
+    };
     pub const A14B_LOW: Self = Self { expert: "low_noise", ..Self::A14B_HIGH };
+    pub const WAN22_I2V_A14B_HIGH: Self = Self { channels: [36, 16], ..Self::A14B_HIGH };
+    pub const WAN22_TI2V_5B: Self = Self {
+        dim: 3072,
+        ffn: 14_336,
+        heads: 24,
+        layers: 30,
+        expert: "single",
+        channels: [48, 48],
+        expand_timesteps: true,
+        ..Self::A14B_HIGH
+    };
     pub const WAN21_1_3B: Self =
-        Self { dim: 1536, ffn: 8960, heads: 12, layers: 30, expert: "single" };
+        Self { dim: 1536, ffn: 8960, heads: 12, layers: 30, expert: "single", ..Self::A14B_HIGH };
+    pub const WAN21_I2V_14B: Self =
+        Self { expert: "single", image: Some((257, false)), ..Self::WAN22_I2V_A14B_HIGH };
+    pub const WAN21_FLF2V_14B: Self = Self { image: Some((514, true)), ..Self::WAN21_I2V_14B };
 }
 
 /// Channels of UMT5's hidden states.
 const TEXT: u64 = 4096;
 const FREQUENCY: u64 = 256;
+/// Channels of CLIP's features.
+const IMAGE: u64 = 1280;
 
 /// A tensor, and whether recipes quantize it.
 struct Planned {
@@ -82,7 +113,7 @@ impl List {
 
 /// A Wan transformer with block matrices of type `dtype`.
 pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values) -> File {
-    let Transformer { dim, ffn, heads, layers, expert } = sizes;
+    let Transformer { dim, ffn, heads, layers, expert, channels: [inputs, outputs], .. } = sizes;
     let mut m = Metadata::new();
     m.set("general.architecture", "wan").set("wan.variant", "synthetic");
     m.set("wan.expert", expert).set("wan.boundary_ratio", 0.875f32);
@@ -92,9 +123,26 @@ pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values
     m.set("wan.embedding_length", dim as u32).set("wan.feed_forward_length", ffn as u32);
     m.set("wan.text_length", 512u32).set("wan.text_embedding_length", TEXT as u32);
     m.set("wan.frequency_length", FREQUENCY as u32);
+    m.set("wan.in_channels", inputs as u32).set("wan.out_channels", outputs as u32);
+    m.set("wan.expand_timesteps", sizes.expand_timesteps);
+    if let Some((rows, embedded)) = sizes.image {
+        m.set("wan.image_embedding_length", IMAGE as u32);
+        if embedded {
+            m.set("wan.image_positions", rows as u32);
+        }
+    }
 
     let mut list = List::default();
-    list.conv("patch_embedding", &[dim, 16, 1, 2, 2]);
+    list.conv("patch_embedding", &[dim, inputs, 1, 2, 2]);
+    if let Some((rows, embedded)) = sizes.image {
+        if embedded {
+            list.plain("img_emb.emb_pos".into(), &[1, rows, IMAGE]);
+        }
+        list.norm("img_emb.proj.0", IMAGE);
+        list.linear("img_emb.proj.1", IMAGE, IMAGE);
+        list.linear("img_emb.proj.3", IMAGE, dim);
+        list.norm("img_emb.proj.4", dim);
+    }
     list.linear("text_embedding.0", TEXT, dim);
     list.linear("text_embedding.2", dim, dim);
     list.linear("time_embedding.0", FREQUENCY, dim);
@@ -109,13 +157,19 @@ pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values
             list.plain(format!("{at}.{attention}.norm_q.weight"), &[dim]);
             list.plain(format!("{at}.{attention}.norm_k.weight"), &[dim]);
         }
+        if sizes.image.is_some() {
+            for part in ["k_img", "v_img"] {
+                list.linear(&format!("{at}.cross_attn.{part}"), dim, dim);
+            }
+            list.plain(format!("{at}.cross_attn.norm_k_img.weight"), &[dim]);
+        }
         list.linear(&format!("{at}.ffn.0"), dim, ffn);
         list.linear(&format!("{at}.ffn.2"), ffn, dim);
         list.plain(format!("{at}.norm3.weight"), &[dim]);
         list.plain(format!("{at}.norm3.bias"), &[dim]);
         list.plain(format!("{at}.modulation"), &[1, 6, dim]);
     }
-    list.linear("head.head", dim, 64);
+    list.linear("head.head", dim, 4 * outputs);
     list.plain("head.modulation".into(), &[1, 2, dim]);
     write(path, &m, list, dtype, values)
 }

@@ -59,7 +59,7 @@ impl Sizes {
             layers: given.count(&format!("{PREFIX}encoder.layers.")),
             heads,
             // One position is the class token's.
-            image: (positions - 1).isqrt() * patch,
+            image: (positions - 1).isqrt().saturating_mul(patch),
             patch,
         })
     }

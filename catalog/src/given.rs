@@ -135,7 +135,8 @@ impl<'a> Given<'a> {
             return Err(wrong(Some(dimensions)));
         }
         // Larger ones exist in damaged files alone.
-        let size = u32::try_from(shape[n]).ok().filter(|size| (1..1 << 22).contains(size));
+        let size = shape.get(n).and_then(|&size| u32::try_from(size).ok());
+        let size = size.filter(|size| (1..1 << 22).contains(size));
         size.ok_or_else(|| wrong(None))
     }
 

@@ -236,6 +236,35 @@ fn the_other_parts_are_told_in_every_naming() {
 }
 
 #[test]
+fn shapes_of_damaged_files_are_errors() {
+    let clip =
+        clip::Sizes { dim: 1280, ffn_dim: 5120, layers: 1, heads: 16, image: 224, patch: 14 };
+    let both =
+        wan::Sizes { in_channels: 36, image_dim: Some(1280), image_positions: Some(514), ..SMALL };
+    let tables = [
+        both.tensors(),
+        wan_vae::Sizes::wan22(160, 256, 48).tensors(),
+        wan_vae::Sizes::wan21(96, 16).tensors(),
+        clip.tensors(),
+    ];
+    let metadata = Metadata::new();
+    for table in tables {
+        let whole = named(&table, Naming::Original, "");
+        assert!(of("x.gguf", &whole, Some(&metadata), None).is_ok());
+        for index in 0..whole.len() {
+            for shape in
+                [&[][..], &[0], &[1, 1 << 21, 1 << 21, 1 << 21], &[1 << 40, 1 << 40], &[3; 5]]
+            {
+                let mut damaged = whole.clone();
+                damaged[index].1 = shape.to_vec();
+                let found = of("x.gguf", &damaged, Some(&metadata), None);
+                assert!(found.is_err(), "{} of {shape:?}", damaged[index].0);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_missing_or_too_much_is_named() {
     let mut tensors = originals(&SMALL);
     tensors.retain(|(name, _)| name != "blocks.1.ffn.0.bias");

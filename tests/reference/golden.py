@@ -147,13 +147,9 @@ def attach_transformers(taps, pipe, row):
         model = getattr(pipe, component)
         embedder, block = model.condition_embedder, model.blocks[0]
         taps.on_first(model.patch_embedding, f"{expert}.patch_embedding", tokens)
-        if row.expand_timesteps:
-            # A time for each token.
-            taps.on_first(embedder.time_embedder, f"{expert}.time_embedding", lambda x: x[0])
-            taps.on_first(embedder.time_proj, f"{expert}.time_projection", lambda x: x[0].unflatten(1, (6, -1)))
-        else:
-            taps.on_first(embedder.time_embedder, f"{expert}.time_embedding", lambda x: x[0])
-            taps.on_first(embedder.time_proj, f"{expert}.time_projection", lambda x: x.view(6, -1))
+        # With expand_timesteps, one for each token: a dimension more in both.
+        taps.on_first(embedder.time_embedder, f"{expert}.time_embedding", lambda x: x[0])
+        taps.on_first(embedder.time_proj, f"{expert}.time_projection", lambda x: x[0].unflatten(-1, (6, -1)))
         taps.on_first(embedder.text_embedder, f"{expert}.text_embedding", tokens)
         if row.image_encoder:
             taps.on_first(embedder.image_embedder, f"{expert}.image_embedding", tokens)

@@ -173,7 +173,7 @@ pub(super) fn make(
         FrameSink::finish(sink).map_err(|e| Failure::run(kept(e)))?;
     }
     let [encode, denoise, decode] =
-        [timings.encode, timings.denoise, timings.decode].map(|t| t.as_secs_f64());
+        [timings.encode + timings.images, timings.denoise, timings.decode].map(|t| t.as_secs_f64());
     let mut step = String::new();
     // What was resumed did only a part of the work.
     if timings.whole {

@@ -7,6 +7,7 @@ mod devices;
 mod doctor;
 mod imatrix;
 mod make;
+mod models;
 mod plan;
 mod preflight;
 mod resume;
@@ -42,6 +43,8 @@ enum Command {
     Runs(runs::Args),
     /// Judge a finished video: is it one, or noise?
     Verify(verify::Args),
+    /// List the models that there are, and what each is made with
+    Models(models::Args),
     /// List the devices that can compute
     Devices(devices::Args),
     /// Describe this machine and test whether it computes right, for a report of a failure
@@ -67,6 +70,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Resume(args) => resume::run(args),
         Command::Runs(args) => runs::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

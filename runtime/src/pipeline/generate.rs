@@ -26,7 +26,9 @@ use std::time::{Duration, Instant};
 /// Wall time by part.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
+    /// Of the prompts.
     pub encode: Duration,
+    pub images: Duration,
     pub denoise: Duration,
     pub decode: Duration,
     /// Whether all of the run was made at once, nothing taken from before.
@@ -59,9 +61,7 @@ pub fn generate(
         Some(done) if done.sampler.step == request.steps => done.latents,
         checkpoint => {
             timings.whole = checkpoint.is_none();
-            let begin = Instant::now();
-            let conditions = run.conditions(progress)?;
-            timings.encode = begin.elapsed();
+            let conditions = run.conditions(&mut timings, progress)?;
             let begin = Instant::now();
             let latents = run.denoise(&conditions, checkpoint, progress)?;
             timings.denoise = begin.elapsed();
@@ -97,16 +97,24 @@ impl Run<'_> {
         Ok(checkpoint)
     }
 
-    fn conditions(&self, progress: &mut dyn Progress) -> Result<Conditions, GenerateError> {
+    fn conditions(
+        &self,
+        timings: &mut Timings,
+        progress: &mut dyn Progress,
+    ) -> Result<Conditions, GenerateError> {
         let known = self.kept.map(|kept| kept.run.conditions()).transpose()?.flatten();
         if let Some(conditions) = known {
             return Ok(conditions);
         }
+        let begin = Instant::now();
         let mut conditions = {
             let exec = &mut self.machine.executor(self.machine.text)?;
             encode(exec, self.folder, self.request, progress)?
         };
+        timings.encode = begin.elapsed();
+        let begin = Instant::now();
         conditions.images = encode_images(self.machine, self.folder, self.request, progress)?;
+        timings.images = begin.elapsed();
         if let Some(Err(e)) = self.kept.map(|kept| kept.run.save_conditions(&conditions)) {
             progress.warn(&format!("the encoded prompts aren't saved: {e}"));
         }

@@ -12,7 +12,9 @@ use super::model_folder::ModelFolder;
 use super::progress::Silent;
 use super::request::{LatentGrid, Request};
 use crate::ggml::{ComputeError, Device, Executor, Family, HostTensor, Rates, Usage, Work};
+use crate::models::clip::ImageEncoder;
 use crate::models::text::Umt5Encoder;
+use crate::models::wan::vae::WanVaeEncoder;
 use crate::models::wan::{Config, WanModel, vae};
 use crate::models::{Context, Denoiser, TextEncoder, Timesteps};
 use gguf::{DType, File};
@@ -43,6 +45,8 @@ pub struct Part {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub text: Part,
+    /// Of a request with an image: the VAE's encoder, and the image encoder of models that have one.
+    pub images: Vec<Part>,
     /// High noise first.
     pub experts: Vec<Part>,
     pub vae: Part,
@@ -65,16 +69,21 @@ impl Plan {
         let mut clock = Clock { machine: *machine, calibration };
         let machine = machine.dry();
         let text = text(&machine, folder, request, &mut clock)?;
+        let images = match request.image {
+            Some(_) => images(&machine, folder, request, &mut clock)?,
+            None => Vec::new(),
+        };
         let experts = experts(&machine, folder, request, &mut clock)?;
         let vae = decoder(&machine, folder, request, &mut clock)?;
         let (keep_both, kept) = (folder.transformer_2.is_some(), kept(folder, request)?);
-        let mut plan = Self { text, experts, vae, keep_both, kept };
+        let mut plan = Self { text, images, experts, vae, keep_both, kept };
         plan.keep_both &= plan.most() <= machine.transformer.capacity().free;
         Ok(plan)
     }
 
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        std::iter::once(&self.text).chain(&self.experts).chain([&self.vae])
+        let text = std::iter::once(&self.text).chain(&self.images);
+        text.chain(&self.experts).chain([&self.vae])
     }
 
     /// Bytes that the run holds when it holds the most, should all parts be on one device.
@@ -88,8 +97,10 @@ impl Plan {
     /// A finished run took so long: later plans know better.
     pub fn teach(&self, machine: &Machine, timings: &Timings, calibration: &mut Calibration) {
         let experts = self.experts.iter().map(|part| part.promised).sum();
+        let images = self.images.iter().map(|part| part.promised).sum();
         for (device, part, promised, took) in [
             (machine.text, "text encoder", self.text.promised, timings.encode),
+            (machine.vae, "image", images, timings.images),
             (machine.transformer, "transformer", experts, timings.denoise),
             (machine.vae, "VAE", self.vae.promised, timings.decode),
         ] {
@@ -167,6 +178,7 @@ impl Clock<'_> {
 fn pace_name(part: &str) -> &str {
     match part {
         "text encoder" | "VAE" => part,
+        "VAE's encoder" | "image encoder" => "image",
         _ => "transformer",
     }
 }
@@ -232,6 +244,43 @@ fn experts(
         let name = config.expert.name();
         let work = before + forward * passes as f64;
         parts.push(clock.close(books, name, &exec, (work, main_type(file)))?);
+    }
+    Ok(parts)
+}
+
+fn images(
+    machine: &Machine,
+    folder: &ModelFolder,
+    request: &Request,
+    clock: &mut Clock<'_>,
+) -> Result<Vec<Part>, GenerateError> {
+    let mut parts = Vec::new();
+    let mut exec = machine.executor(machine.vae)?;
+    let books = Books::open(machine.vae, clock.machine.vae);
+    let encoder = WanVaeEncoder::open(&folder.vae, machine.vae)?;
+    let frame = HostTensor::zeros([request.height as i64, request.width as i64, 3]);
+    let mut encode = |frames: usize| -> Result<Work, GenerateError> {
+        let before = exec.done().work;
+        encoder.encode(&mut exec, std::iter::repeat_n(frame.clone(), frames), &mut go_on)?;
+        Ok(exec.done().work + before * -1.0)
+    };
+    // The first frame is encoded alone, later ones four at a time: five show all there is.
+    let mut work = encode(1)?;
+    if !Config::new(&folder.transformer)?.expand_timesteps && request.latent_frames() > 1 {
+        work += (encode(5)? + work * -1.0) * (request.latent_frames() - 1) as f64;
+    }
+    let weights = clock.machine.vae.operands().dtype();
+    parts.push(clock.close(books, "VAE's encoder", &exec, (work, weights))?);
+    drop((encoder, exec));
+    if let Some(file) = &folder.image_encoder {
+        let mut exec = machine.executor(machine.text)?;
+        let books = Books::open(machine.text, clock.machine.text);
+        let encoder = ImageEncoder::new(&load_weights(file, machine.text, &mut Silent)?, file)?;
+        let side = encoder.image_size();
+        encoder.encode(&mut exec, &HostTensor::zeros([side, side, 3]), &mut go_on)?;
+        let count = 1.0 + f64::from(u8::from(request.last_image.is_some()));
+        let work = exec.done().work * count;
+        parts.push(clock.close(books, "image encoder", &exec, (work, main_type(file)))?);
     }
     Ok(parts)
 }
