@@ -132,3 +132,13 @@ fn a_file_without_the_models_tensors_is_refused() {
     assert!(said.contains("text.gguf"), "{said}");
     assert!(!at.join("x.mp4").exists() && !at.join("x.mp4.part").exists());
 }
+
+/// The README's table is what the program prints.
+#[test]
+fn the_readme_lists_the_models() {
+    let program = Command::new(env!("CARGO_BIN_EXE_gguf-video")).arg("models").output().unwrap();
+    let table = String::from_utf8(program.stdout).unwrap();
+    assert!(table.lines().count() > 6, "{table}");
+    let readme = std::fs::read_to_string("../README.md").unwrap();
+    assert!(readme.contains(&table), "the README's table isn't:\n{table}");
+}

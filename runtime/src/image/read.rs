@@ -16,8 +16,8 @@ const MOST_BYTES: u64 = 300_000_000;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    #[error("{path}: {source}", path = path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {cause}", path = path.display())]
+    Io { path: PathBuf, cause: io::Error },
     #[error("{path}: this is no PNG, JPEG or WebP image", path = path.display())]
     Kind { path: PathBuf },
     #[error(
@@ -41,7 +41,7 @@ impl Image {
     /// orientation is applied, color profiles aren't; of an animation it is the first frame. What is
     /// transparent is laid on black.
     pub fn read(path: &Path) -> Result<Self, ImageError> {
-        let io = |source| ImageError::Io { path: path.to_owned(), source };
+        let io = |cause| ImageError::Io { path: path.to_owned(), cause };
         let file = File::open(path).map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();
         if bytes > MOST_BYTES {

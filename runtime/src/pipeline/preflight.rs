@@ -17,6 +17,7 @@ use super::model_file::ModelFile;
 use super::model_folder::ModelFolder;
 use super::progress::Progress;
 use super::request::Request;
+use super::schedule::Spacing;
 use super::whole_file::replace;
 use crate::ggml::{ComputeError, Device, Executor, HostTensor};
 use crate::output::Frame;
@@ -140,7 +141,11 @@ impl Preflight<'_> {
     pub fn run(mut self, progress: &mut dyn Progress) -> Result<Report, GenerateError> {
         let begin = Instant::now();
         let (width, height, frames) = TINY;
-        let steps = TINY_STEPS;
+        // Distilled models know their own steps alone.
+        let steps = match self.request.spacing {
+            Spacing::Flow => TINY_STEPS,
+            Spacing::Distilled => self.request.steps,
+        };
         let tiny = Request { width, height, frames, steps, ..self.request.clone() };
         let mut exec = self.machine.executor(self.machine.text)?;
         let mut conditions = encode(&mut exec, self.folder, &tiny, progress)?;
