@@ -1,7 +1,7 @@
 //! What a clip looks like so far, at little cost: each latent's channels, projected to a colour.
 //!
 //! The projection is fitted to the VAE and to the clip at hand: the VAE decodes a piece of the clip, and
-//! least squares find the affine map from its latents to the mean colours of the 8x8 pixels that each
+//! least squares find the affine map from its latents to the mean colours of the pixels that each
 //! became. The piece is small, whatever the clip's size; the projection shows all of it.
 
 use super::error::GenerateError;
@@ -15,12 +15,10 @@ use crate::output::{ContactSheet, Frame, FrameSink, OutputError};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Latents along a side of the piece that is decoded, at most: 192x192 pixels.
+/// Latents along a side of the piece that is decoded, at most.
 const SIDE: i64 = 24;
 /// Its latent frames: the first, which stands alone, and one that becomes four frames.
 const FRAMES: i64 = 2;
-/// Pixels along a side of what becomes of one latent.
-const PIXELS: usize = 8;
 /// Keeps a channel that colours nothing from being fitted to noise: of the mean square.
 const RIDGE: f64 = 1e-3;
 
@@ -41,12 +39,12 @@ impl Projection {
     ) -> Result<Self, GenerateError> {
         let mut exec = machine.executor(machine.vae)?;
         let vae = vae::WanVae::open(&folder.vae, exec.device())?;
-        let piece = middle(latents);
+        let (piece, side) = (middle(latents), vae.config().spatial_factor() as usize);
         let mut decoding = vae.decode(&exec, piece.clone())?;
         let mut frames = Vec::new();
         let mut push = |video: HostTensor| {
             GenerateError::check_finite(&video.data, || "a decoded piece of the clip".into())?;
-            frames.push(mean_colours(&to_frame(&video)));
+            frames.push(mean_colours(&to_frame(&video), side));
             Ok::<(), GenerateError>(())
         };
         let go_on = &mut || ControlFlow::Continue(());
@@ -145,14 +143,14 @@ fn mean(frames: &[Vec<[f64; 3]>]) -> Vec<[f64; 3]> {
     (0..frames[0].len()).map(at).collect()
 }
 
-/// Of each latent's pixels, between 0 and 1.
-fn mean_colours(frame: &Frame) -> Vec<[f64; 3]> {
-    let (rows, columns) = (frame.height / PIXELS, frame.width / PIXELS);
+/// Of each latent's pixels, `side` along a side, between 0 and 1.
+fn mean_colours(frame: &Frame, side: usize) -> Vec<[f64; 3]> {
+    let (rows, columns) = (frame.height / side, frame.width / side);
     let mut colours = vec![[0.0; 3]; rows * columns];
     for (i, pixel) in frame.rgb.chunks_exact(3).enumerate() {
-        let (y, x) = (i / frame.width / PIXELS, i % frame.width / PIXELS);
+        let (y, x) = (i / frame.width / side, i % frame.width / side);
         for c in 0..3 {
-            let share = 255.0 * (PIXELS * PIXELS) as f64;
+            let share = 255.0 * (side * side) as f64;
             colours[y * columns + x][c] += f64::from(pixel[c]) / share;
         }
     }
