@@ -30,11 +30,15 @@ fn transformer(expert: &str) -> Metadata {
 fn model(folder: &Path) {
     file(&folder.join("high.gguf"), &transformer("high_noise"));
     file(&folder.join("low.gguf"), &transformer("low_noise"));
-    for (name, architecture) in [("text.gguf", "t5encoder"), ("vae.gguf", "wanvae")] {
-        let mut m = Metadata::new();
-        m.set("general.architecture", architecture);
-        file(&folder.join(name), &m);
-    }
+    let mut text = Metadata::new();
+    text.set("general.architecture", "t5encoder").set("t5encoder.vocab_size", 9u32);
+    file(&folder.join("text.gguf"), &text);
+    let mut vae = Metadata::new();
+    vae.set("general.architecture", "wanvae").set("wanvae.num_res_blocks", 2u32);
+    vae.set("wanvae.base_dim", 4u32).set("wanvae.z_dim", 2u32);
+    vae.set("wanvae.dim_mult", "1,2,4,4").set("wanvae.temporal_downsample", "false,true,true");
+    vae.set("wanvae.latents_mean", "0,0").set("wanvae.latents_std", "1,1");
+    file(&folder.join("vae.gguf"), &vae);
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -83,6 +87,12 @@ fn models_that_are_none_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     refused(at, &["-o", "x.mp4"], ".: no high-noise expert");
+    // A file that says what it is and isn't: it is named.
+    let mut empty = Metadata::new();
+    empty.set("general.architecture", "wan");
+    file(&at.join("broken.gguf"), &empty);
+    refused(at, &["-o", "x.mp4"], "broken.gguf: not a Wan transformer");
+    std::fs::remove_file(at.join("broken.gguf")).unwrap();
     model(at);
     refused(
         at,
@@ -105,7 +115,7 @@ fn models_that_are_none_are_refused() {
         refused(at, &["-o", "x.mp4"], key);
     }
     file(&at.join("high.gguf"), &transformer("medium_noise"));
-    refused(at, &["-o", "x.mp4", "--high-noise", "high.gguf"], "medium_noise");
+    refused(at, &["-o", "x.mp4", "--high-noise", "high.gguf"], "high.gguf: not a Wan transformer");
     std::fs::write(at.join("high.gguf"), "not a model").unwrap();
     refused(at, &["-o", "x.mp4"], "high.gguf");
 }

@@ -30,13 +30,17 @@ pub enum RecognizeError {
     )]
     Type { file: PathBuf, tensor: String, dtype: String },
     #[error(transparent)]
-    Unknown(#[from] catalog::Error),
+    Unknown(catalog::Error),
+    /// It says that it is a part of a model, and isn't a whole one.
+    #[error(transparent)]
+    Damaged(catalog::Error),
 }
 
 impl RecognizeError {
-    /// Whether it is a file of this kind of model, of which only too little is known.
+    /// Whether it may be the file that was meant.
     pub(super) fn is_near(&self) -> bool {
-        matches!(self, Self::Unknown(catalog::Error::Ambiguous { .. }) | Self::Type { .. })
+        let ambiguous = matches!(self, Self::Unknown(catalog::Error::Ambiguous { .. }));
+        ambiguous || matches!(self, Self::Type { .. } | Self::Damaged(_))
     }
 }
 
@@ -54,6 +58,9 @@ pub(super) fn open(path: &Path, told: Option<Part>) -> Result<Recognized, Recogn
         _ => described(file, told),
     }
 }
+
+/// Those of our parts.
+const ARCHITECTURES: [&str; 4] = ["wan", "t5encoder", "wanvae", "clipvision"];
 
 /// What a file of `to-gguf` says it is.
 fn says(metadata: &Metadata) -> Option<Part> {
@@ -82,7 +89,10 @@ fn described(file: File, told: Option<Part>) -> Result<Recognized, RecognizeErro
     let (recognized, metadata) = {
         let shapes = file.tensors().iter().map(|t| (t.name.as_str(), t.shape.as_slice()));
         let given = Given::new(file.path(), shapes).with_metadata(file.metadata());
-        let recognized = catalog::recognize(&given, told)?;
+        let claims = file.metadata().string("general.architecture");
+        let claims = claims.is_ok_and(|name| ARCHITECTURES.contains(&name));
+        let error = if claims { RecognizeError::Damaged } else { RecognizeError::Unknown };
+        let recognized = catalog::recognize(&given, told).map_err(error)?;
         let metadata = recognized.complete(Some(file.metadata()));
         (recognized, metadata)
     };
