@@ -26,10 +26,10 @@ pub(super) struct ModelArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["high_noise", "low_noise"])]
     transformer: Option<PathBuf>,
     /// The high-noise expert's file, of a model with two
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "high", value_name = "FILE")]
     high_noise: Option<PathBuf>,
     /// The low-noise expert's file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "low", value_name = "FILE")]
     low_noise: Option<PathBuf>,
     /// The text encoder's file
     #[arg(long, value_name = "FILE")]

@@ -27,6 +27,13 @@ pub struct ModelFile {
     pub blake3: String,
 }
 
+impl ModelFile {
+    /// Whether it is what the clip shows, and not what makes it.
+    pub(super) fn is_picture(&self) -> bool {
+        [Request::IMAGE, Request::LAST_IMAGE].contains(&self.part.as_str())
+    }
+}
+
 /// What tells a file from its older self without reading it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Stamp {

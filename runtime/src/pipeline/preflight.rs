@@ -107,7 +107,8 @@ impl Reports {
         }
         add(&format!("{:?}", machine.precision));
         add(&format!("{}x{}x{}", request.width, request.height, request.frames));
-        files.iter().for_each(|file| add(&file.blake3));
+        // Another picture is no reason to look again.
+        files.iter().filter(|file| !file.is_picture()).for_each(|file| add(&file.blake3));
         let name = key.finalize().to_hex();
         Self(home.preflights().join(format!("{}.json", &name[..32])))
     }

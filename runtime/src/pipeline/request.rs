@@ -169,11 +169,15 @@ impl Request {
         format!("{steps} steps, {guidance}, flow shift {flow_shift}, {sampler}")
     }
 
+    /// What images are called in records.
+    pub(super) const IMAGE: &str = "image";
+    pub(super) const LAST_IMAGE: &str = "last_image";
+
     /// Files that the request names, and what they are called in records: `image`, `last_image`,
     /// `lora_0` and so on.
     pub fn files(&self) -> Vec<(String, &Path)> {
-        let image = self.image.iter().map(|path| ("image".to_owned(), &**path));
-        let last = self.last_image.iter().map(|path| ("last_image".to_owned(), &**path));
+        let image = self.image.iter().map(|path| (Self::IMAGE.to_owned(), &**path));
+        let last = self.last_image.iter().map(|path| (Self::LAST_IMAGE.to_owned(), &**path));
         let loras = self.loras.iter().enumerate();
         let loras = loras.map(|(i, lora)| (format!("lora_{i}"), &*lora.path));
         image.chain(last).chain(loras).collect()
