@@ -136,7 +136,9 @@ impl Size {
         };
         let found = match text.split_once(':') {
             None if text == "auto" => Some(Self::Auto(None)),
-            Some(("auto", area)) => sides(area).map(|(w, h)| Self::Auto(Some(w * h))),
+            Some(("auto", area)) => {
+                sides(area).and_then(|(w, h)| Some(Self::Auto(Some(w.checked_mul(h)?))))
+            }
             _ => sides(text).map(|(w, h)| Self::Sides(w, h)),
         };
         found.ok_or_else(|| "expected width x height, such as 832x480, or auto".into())
