@@ -16,7 +16,7 @@ use crate::arch::{Tensor, load, piece_len};
 use crate::lora::Loaded;
 use crate::measure::Sums;
 use crate::plan::{Batch, Format, Plan};
-use crate::quantize::{decode, encode};
+use crate::quantize::encode_and_measure;
 use crate::recipe::{BF16_LIMIT, F16_LIMIT};
 use crate::safetensors_file::SafetensorsFile;
 use crate::source::WINDOW;
@@ -217,13 +217,7 @@ impl TensorState {
                         let element = start + index as u64;
                         error.context(format!("tensor {:?}: element {element}", tensor.name))
                     })?;
-                    encode(dtype, values, importance.filter(|_| dtype.is_quantized()), out);
-                    sums.push(if dtype == DType::F32 {
-                        Sums::default()
-                    } else {
-                        decode(dtype, out, decoded);
-                        Sums::of(values, decoded)
-                    });
+                    sums.push(encode_and_measure(dtype, values, importance, out, decoded));
                 }
                 Ok(sums)
             },
