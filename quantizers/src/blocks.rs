@@ -23,13 +23,6 @@ pub(crate) fn put_nibbles(out: &mut [u8], codes: &[u8], half: usize) {
     }
 }
 
-/// The fifth bits of 32 codes.
-#[inline(always)]
-pub(crate) fn fifth_bits(codes: &[u8; 32]) -> u32 {
-    let bit = |(n, code): (usize, &u8)| u32::from(code >> 4 & 1) << n;
-    codes.iter().enumerate().map(bit).fold(0, |bits, bit| bits | bit)
-}
-
 /// Codes of two bits, four of each 128, which are 32 apart, in a byte.
 #[inline(always)]
 pub(crate) fn put_pairs_of_bits(out: &mut [u8], codes: &[u8; QK_K]) {

@@ -51,27 +51,31 @@ const INDICES: [f32; 16] = {
 fn scales<S: Simd>(simd: S, x: &[Lanes<S>; N], weights: &[Lanes<S>; N]) -> Lanes<S> {
     let zero = splat(simd, 0.0);
     let (max, empty) = largest(simd, x);
-    let sums = |id: Lanes<S>| {
-        let (mut sumqx, mut sumq2) = (zero, zero);
-        for i in 0..N {
-            let q = best(id * x[i], &VALUES);
-            let wq = weights[i] * q;
-            sumqx += wq * x[i];
-            sumq2 += wq * q;
-        }
-        (sumqx, sumq2)
-    };
     let d = -max / VALUES[0];
-    let (sumqx, sumq2) = sums(splat(simd, 1.0) / d);
+    let (sumqx, sumq2) = sums(splat(simd, 1.0) / d, x, weights);
     let mut d = sumq2.simd_gt(zero).select(sumqx / sumq2, zero);
     let mut best = d * sumqx;
     for step in -TRIES..=TRIES {
-        let (sumqx, sumq2) = sums(splat(simd, step as f32 + VALUES[0]) / max);
+        let (sumqx, sumq2) = sums(splat(simd, step as f32 + VALUES[0]) / max, x, weights);
         let better = sumq2.simd_gt(zero) & (sumqx * sumqx).simd_gt(best * sumq2);
         d = better.select(sumqx / sumq2, d);
         best = better.select(d * sumqx, best);
     }
     empty.select(zero, d)
+}
+
+/// Of the weighted products of values and what stands for them, and of the weighted squares of these.
+#[inline(always)]
+fn sums<S: Simd>(id: Lanes<S>, x: &[Lanes<S>; N], weights: &[Lanes<S>; N]) -> (Lanes<S>, Lanes<S>) {
+    let zero = splat(id.simd, 0.0);
+    let (mut sumqx, mut sumq2) = (zero, zero);
+    for i in 0..N {
+        let q = best(id * x[i], &VALUES);
+        let wq = weights[i] * q;
+        sumqx += wq * x[i];
+        sumq2 += wq * q;
+    }
+    (sumqx, sumq2)
 }
 
 /// The scales of a group, whose sub-blocks' magnitudes are told by those of blocks of `block`.
@@ -94,11 +98,11 @@ fn scales_of<S: Simd>(simd: S, group: &Group<'_, N>, block: usize) -> Lanes<S> {
 
 /// Makes the codes of a sub-block whose values are multiplied by `id`, and by `d` when they are read.
 #[inline(always)]
-fn codes<S: Simd>(simd: S, x: &[f32], id: f32, d: f32, codes: &mut [u8], sums: &mut LaneSums<S>) {
+fn codes<S: Simd>(simd: S, x: &[f32], id: f32, d: f32, codes: &mut [u8], errors: &mut LaneSums<S>) {
     for (x, codes) in x.chunks_exact(LANES).zip(codes.chunks_exact_mut(LANES)) {
         let x = load(simd, x);
         store_codes(best(x * id, &INDICES), codes);
-        sums.add(x, best(x * id, &VALUES) * d);
+        errors.add(x, best(x * id, &VALUES) * d);
     }
 }
 
@@ -107,7 +111,8 @@ fn inverse(value: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn quantize_nl<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize_nl<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    let mut errors = LaneSums::new(simd);
     let groups = Group::<N>::all(work.values, work.importance);
     for (group, blocks) in groups.zip(work.out.as_chunks_mut::<18>().0.chunks_mut(LANES)) {
         let scales = scales_of(simd, &group, N);
@@ -115,15 +120,17 @@ pub(crate) fn quantize_nl<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<
             let scale = scales.as_slice()[lane];
             let d = put_f16(&mut block[..2], scale);
             let mut indices = [0; N];
-            codes(simd, group.sub_block(lane), inverse(scale), d, &mut indices, sums);
+            codes(simd, group.sub_block(lane), inverse(scale), d, &mut indices, &mut errors);
             put_nibbles(&mut block[2..], &indices, N / 2);
         }
-        sums.carry();
+        errors.carry();
     }
+    errors
 }
 
 #[inline(always)]
-pub(crate) fn quantize_xs<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize_xs<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    let mut errors = LaneSums::new(simd);
     const SUB_BLOCKS: usize = QK_K / N;
     let mut out = work.out.as_chunks_mut::<136>().0.iter_mut();
     for group in Group::<N>::all(work.values, work.importance) {
@@ -146,7 +153,7 @@ pub(crate) fn quantize_xs<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<
             for (j, (&scale, x)) in scales.iter().zip(x.chunks_exact(N)).enumerate() {
                 let l = nearest_int(id * scale).clamp(-32, 31);
                 let (dl, indices) = (d * l as f32, &mut indices[j * N..][..N]);
-                codes(simd, x, inverse(dl), stored * l as f32, indices, sums);
+                codes(simd, x, inverse(dl), stored * l as f32, indices, &mut errors);
                 let l = (l + 32) as u16;
                 low[j / 2] |= (l as u8 & 15) << (j % 2 * 4);
                 high |= (l >> 4) << (2 * j);
@@ -155,6 +162,7 @@ pub(crate) fn quantize_xs<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<
             block[4..8].copy_from_slice(&low);
             put_nibbles(&mut block[8..], &indices, N / 2);
         }
-        sums.carry();
+        errors.carry();
     }
+    errors
 }

@@ -57,6 +57,38 @@ pub(crate) fn store_codes<S: Simd>(codes: Lanes<S>, out: &mut [u8]) {
     }
 }
 
+/// The bits of the nearest F16, ties to even.
+#[inline(always)]
+pub(crate) fn to_f16<S: Simd>(value: Lanes<S>) -> i32x16<S> {
+    /// What the exponents' zeros differ by.
+    const BIAS: i32 = (127 - 15) << 23;
+    let bits: i32x16<S> = value.bitcast();
+    let magnitude = bits & 0x7fff_ffff;
+    let odd = (magnitude >> 13) & 1;
+    let normal = ((magnitude + odd + (0xfff - BIAS)) >> 13).min(0x7c00);
+    // The lowest bit of what is added to 0.5 is that of the smallest F16.
+    let shifted: i32x16<S> = (value.abs() + 0.5).bitcast();
+    let small = shifted - 0.5f32.to_bits() as i32;
+    let smallest_normal = i32x16::splat(value.simd, BIAS + (1 << 23));
+    let half = magnitude.simd_lt(smallest_normal).select(small, normal);
+    let infinity = i32x16::splat(value.simd, 0x7f80_0000);
+    let nan = i32x16::splat(value.simd, 0x7e00);
+    magnitude.simd_gt(infinity).select(nan, half) | ((bits >> 16) & 0x8000)
+}
+
+/// What the lower sixteen bits are as F16.
+#[inline(always)]
+pub(crate) fn from_f16<S: Simd>(bits: i32x16<S>) -> Lanes<S> {
+    let magnitude = bits & 0x7fff;
+    let normal = (magnitude << 13) + ((127 - 15) << 23);
+    let shifted: Lanes<S> = (magnitude | 0.5f32.to_bits() as i32).bitcast();
+    let small: i32x16<S> = (shifted - 0.5).bitcast();
+    let value = magnitude.simd_lt(i32x16::splat(bits.simd, 0x400)).select(small, normal);
+    let special = (magnitude << 13) | 0x7f80_0000;
+    let value = magnitude.simd_lt(i32x16::splat(bits.simd, 0x7c00)).select(value, special);
+    (value | ((bits & 0x8000) << 16)).bitcast()
+}
+
 /// Rows become columns.
 #[inline(always)]
 fn transpose<S: Simd>(mut rows: [Lanes<S>; LANES]) -> [Lanes<S>; LANES] {
@@ -167,6 +199,38 @@ mod tests {
             let nearest = nearest_clamped(splat(simd, value), -32, 31);
             let wanted = nearest_int(value).clamp(-32, 31) as f32;
             assert_eq!(nearest.as_slice(), [wanted; LANES], "{value}");
+        }
+    }
+
+    fn check_halves<S: Simd>(simd: S) {
+        for high in (0..=u16::MAX).step_by(LANES) {
+            let bits: [i32; LANES] = std::array::from_fn(|i| i32::from(high) + i as i32);
+            let values = from_f16(bits.simd_into(simd));
+            // In the middle of two, a little below and above, and the same with another last bit.
+            for nudge in [0, 1, 0xfff, 0x1000, 0x1001, 0x1fff] {
+                let near = values.as_slice().iter().map(|value| value.to_bits() + nudge);
+                let near: Vec<f32> = near.map(f32::from_bits).collect();
+                let halves = to_f16(load(simd, &near));
+                for (lane, &near) in near.iter().enumerate() {
+                    let value = half::f16::from_bits(bits[lane] as u16).to_f32();
+                    let found = values.as_slice()[lane];
+                    assert!(found == value || found.is_nan() && value.is_nan(), "{found} {value}");
+                    let wanted = half::f16::from_f32(near);
+                    let wanted = if near.is_nan() {
+                        0x7e00 | (near.to_bits() >> 16) as i32 & 0x8000
+                    } else {
+                        i32::from(wanted.to_bits())
+                    };
+                    assert_eq!(halves.as_slice()[lane], wanted, "{near}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_the_nearest() {
+        for set in InstructionSet::available() {
+            run!(set, simd => check_halves(simd));
         }
     }
 

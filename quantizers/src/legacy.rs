@@ -1,214 +1,253 @@
 //! Q4_0, Q4_1, Q5_0 and Q5_1: blocks of 32 with a scale, and a minimum or none.
 //! (`quantize_row_q4_0_ref`, `quantize_row_q4_0_impl` and those of the other three)
 
+use fearless_simd::i32x16;
 use fearless_simd::prelude::*;
 
 use crate::Work;
-use crate::blocks::{fifth_bits, put_f16, put_nibbles};
+use crate::block_scales::{BlockScales, N, halves, of_each};
 use crate::errors::LaneSums;
-use crate::lanes::{Group, LANES, Lanes, load, splat, store_codes};
+use crate::lanes::{Group, LANES, Lanes, from_f16, load, splat, to_f16};
 use crate::make_qkx_quants::make_qkx3_quants;
 use crate::make_qx_quants::make_qx_quants;
 use crate::weights::{sum_of_squares, weighted};
 
-/// Elements of a block.
-const N: usize = 32;
-
 #[inline(always)]
-pub(crate) fn quantize_q4_0<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
-    symmetric::<S, 18>(simd, work, sums, 8);
+pub(crate) fn quantize_q4_0<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    symmetric::<S, 18>(simd, work, 8)
 }
 
 #[inline(always)]
-pub(crate) fn quantize_q5_0<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
-    symmetric::<S, 22>(simd, work, sums, 16);
+pub(crate) fn quantize_q5_0<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    symmetric::<S, 22>(simd, work, 16)
 }
 
 #[inline(always)]
-pub(crate) fn quantize_q4_1<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
-    with_minimum::<S, 20>(simd, work, sums, 15);
+pub(crate) fn quantize_q4_1<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    with_minimum::<S, 20>(simd, work, 15)
 }
 
 #[inline(always)]
-pub(crate) fn quantize_q5_1<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
-    with_minimum::<S, 24>(simd, work, sums, 31);
+pub(crate) fn quantize_q5_1<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    with_minimum::<S, 24>(simd, work, 31)
 }
 
-/// Puts what follows the scales: the fifth bits, where there is room for them, and the others.
+/// Puts what follows the scales: the fifth bits, where there is room for them, then four bits of
+/// both halves in each byte.
 #[inline(always)]
-fn put_codes(out: &mut [u8], codes: &[u8; N]) {
+fn put_codes<S: Simd>(out: &mut [u8], [low, high]: [i32x16<S>; 2]) {
     let (fifth, nibbles) = out.split_at_mut(out.len() - N / 2);
+    let mut both = low | (high << 4);
     if !fifth.is_empty() {
-        fifth.copy_from_slice(&fifth_bits(codes).to_le_bytes());
+        let most = i32x16::splat(low.simd, 15);
+        let bits = low.simd_gt(most).to_bitmask() | high.simd_gt(most).to_bitmask() << LANES;
+        fifth.copy_from_slice(&(bits as u32).to_le_bytes());
+        both = (low & 15) | ((high & 15) << 4);
     }
-    put_nibbles(nibbles, codes, N / 2);
-}
-
-#[inline(always)]
-fn halves<S: Simd>(simd: S, x: &[f32]) -> [Lanes<S>; 2] {
-    [load(simd, x), load(simd, &x[LANES..])]
+    for (out, &both) in nibbles.iter_mut().zip(both.as_slice()) {
+        *out = both as u8;
+    }
 }
 
 /// The first of `x` in whose place `halves` have `value`.
 #[inline(always)]
-fn first<S: Simd>(x: &[f32], halves: &[Lanes<S>; 2], value: f32) -> f32 {
-    let value = splat(halves[0].simd, value);
-    let [low, high] = halves.map(
-        #[inline(always)]
-        |half| half.simd_eq(value).to_bitmask(),
-    );
-    x[(low | high << LANES).trailing_zeros() as usize % N]
-}
-
-/// The inverse of a scale. One so small that it has none is zero in F16: there are no codes then.
-fn inverse(d: f32) -> f32 {
-    let inverse = if d != 0.0 { 1.0 / d } else { 0.0 };
-    if inverse.is_finite() { inverse } else { f32::NAN }
-}
-
-/// Rounds what isn't negative as C converts it, and limits it.
-#[inline(always)]
-fn truncated<S: Simd>(value: Lanes<S>, inverse: f32, most: f32) -> Lanes<S> {
-    if inverse.is_nan() {
-        return splat(value.simd, 0.0);
-    }
-    let whole = value.trunc();
-    let most = splat(value.simd, most);
-    whole.simd_lt(most).select(whole, most)
+fn first<S: Simd>(x: &[f32], [low, high]: [Lanes<S>; 2], value: f32) -> f32 {
+    let value = splat(low.simd, value);
+    let places = low.simd_eq(value).to_bitmask() | high.simd_eq(value).to_bitmask() << LANES;
+    x[places.trailing_zeros() as usize % N]
 }
 
 /// Scales of either sign, and codes around `middle`.
 #[inline(always)]
-fn symmetric<S: Simd, const BYTES: usize>(
-    simd: S,
-    work: Work<'_>,
-    sums: &mut LaneSums<S>,
-    middle: i32,
-) {
+fn symmetric<S: Simd, const BYTES: usize>(simd: S, work: Work<'_>, middle: i32) -> LaneSums<S> {
     let zero = middle as f32;
-    let blocks = work.out.as_chunks_mut::<BYTES>().0;
-    if let Some(importance) = work.importance {
-        let sigma2 = row_means(work.values, importance.len());
-        for (group, blocks) in
-            Group::<N>::all(work.values, work.importance).zip(blocks.chunks_mut(LANES))
-        {
-            let columns = group.columns(simd);
-            let importance = group.importance(simd).expect("checked above");
-            let sigma2 = group.per_row(simd, &sigma2);
-            let weights = weighted(&columns, &importance, sigma2);
-            let fit = make_qx_quants(simd, middle, &columns, &weights);
-            let codes = columns.map(
-                #[inline(always)]
-                |x| fit.codes(x),
-            );
-            for (lane, block) in blocks.iter_mut().enumerate() {
-                let d = put_f16(&mut block[..2], fit.scale.as_slice()[lane]);
-                let codes = codes_of_lane(&codes, lane);
-                put_codes(&mut block[2..], &codes);
-                measure(simd, group.sub_block(lane), &codes, sums, |code| (code - zero) * d);
-            }
-            sums.carry();
-        }
-        return;
+    if work.importance.is_some() {
+        return symmetric_weighted::<S, BYTES>(simd, work, middle);
     }
-    for (x, block) in work.values.chunks_exact(N).zip(blocks) {
-        let both = halves(simd, x);
-        let magnitudes = [both[0].abs(), both[1].abs()];
-        let amax = magnitudes[0].max(magnitudes[1]).reduce_max();
-        // The first of those, with its sign; a zero counts as positive.
-        let max = if amax == 0.0 { 0.0 } else { first(x, &magnitudes, amax) };
-        let d = max / -zero;
-        let inverse = inverse(d);
-        let d = put_f16(&mut block[..2], d);
-        let mut codes = [0; N];
-        for (x, codes) in both.into_iter().zip(codes.chunks_exact_mut(LANES)) {
-            let code = truncated(x * inverse + (zero + 0.5), inverse, 2.0 * zero - 1.0);
-            store_codes(code, codes);
-            sums.add(x, (code - zero) * d);
+    let mut sums = LaneSums::new(simd);
+    let blocks = work.out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES);
+    for (values, blocks) in work.values.chunks(LANES * N).zip(blocks) {
+        let max = of_each(
+            simd,
+            values,
+            #[inline(always)]
+            |x, [low, high]| {
+                let magnitudes = [low.abs(), high.abs()];
+                let amax = magnitudes[0].max(magnitudes[1]).reduce_max();
+                // The first of those, with its sign; a zero counts as positive.
+                if amax == 0.0 { 0.0 } else { first(x, magnitudes, amax) }
+            },
+        );
+        let scales = BlockScales::new(max / splat(simd, -zero));
+        let most = scales.lost.select(splat(simd, 0.0), splat(simd, 2.0 * zero - 1.0));
+        for (lane, (x, block)) in values.chunks_exact(N).zip(blocks).enumerate() {
+            let half = scales.halves.as_slice()[lane] as u16;
+            let (d, inverse) = (scales.stored.as_slice()[lane], scales.inverse.as_slice()[lane]);
+            let most = i32x16::splat(simd, most.as_slice()[lane] as i32);
+            block[..2].copy_from_slice(&half.to_le_bytes());
+            let x = halves(simd, x);
+            let codes = x.map(
+                #[inline(always)]
+                |x| {
+                    let code: i32x16<S> = (x * inverse + (zero + 0.5)).to_int();
+                    code.min(most)
+                },
+            );
+            put_codes(&mut block[2..], codes);
+            for (x, code) in x.into_iter().zip(codes) {
+                let code: Lanes<S> = code.to_float();
+                sums.add(x, (code - zero) * d);
+            }
         }
-        put_codes(&mut block[2..], &codes);
         sums.carry();
     }
+    sums
+}
+
+#[inline(always)]
+fn symmetric_weighted<S: Simd, const BYTES: usize>(
+    simd: S,
+    work: Work<'_>,
+    middle: i32,
+) -> LaneSums<S> {
+    let zero = middle as f32;
+    let mut sums = LaneSums::new(simd);
+    let sigma2 = row_means(&work);
+    let blocks = work.out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES);
+    let groups = Group::<N>::all(work.values, work.importance);
+    for (group, blocks) in groups.zip(blocks) {
+        let columns = group.columns(simd);
+        let weights = group_weights(simd, &group, &columns, &sigma2);
+        let fit = make_qx_quants(simd, middle, &columns, &weights);
+        let halves = to_f16(fit.scale);
+        let stored = from_f16(halves);
+        let mut codes = [[0; N]; LANES];
+        for (i, &x) in columns.iter().enumerate() {
+            for (codes, &code) in codes.iter_mut().zip(fit.codes(x).as_slice()) {
+                codes[i] = code as i32;
+            }
+        }
+        for (lane, (block, codes)) in blocks.iter_mut().zip(&codes).enumerate() {
+            block[..2].copy_from_slice(&(halves.as_slice()[lane] as u16).to_le_bytes());
+            let codes = both(simd, codes);
+            put_codes(&mut block[2..], codes);
+            for (x, code) in group.sub_block(lane).chunks_exact(LANES).zip(codes) {
+                let code: Lanes<S> = code.to_float();
+                sums.add(load(simd, x), (code - zero) * stored.as_slice()[lane]);
+            }
+        }
+        sums.carry();
+    }
+    sums
 }
 
 /// A scale and a minimum.
 #[inline(always)]
-fn with_minimum<S: Simd, const BYTES: usize>(
-    simd: S,
-    work: Work<'_>,
-    sums: &mut LaneSums<S>,
-    nmax: i32,
-) {
-    let blocks = work.out.as_chunks_mut::<BYTES>().0;
-    if let Some(importance) = work.importance {
-        let sigma2 = row_means(work.values, importance.len());
-        for (group, blocks) in
-            Group::<N>::all(work.values, work.importance).zip(blocks.chunks_mut(LANES))
-        {
-            let columns = group.columns(simd);
-            let importance = group.importance(simd).expect("checked above");
-            let sigma2 = group.per_row(simd, &sigma2);
-            let weights = weighted(&columns, &importance, sigma2);
-            let fit = make_qkx3_quants(simd, &columns, &weights, nmax);
-            let codes = columns.map(
-                #[inline(always)]
-                |x| fit.codes(x),
-            );
-            for (lane, block) in blocks.iter_mut().enumerate() {
-                let d = put_f16(&mut block[..2], fit.scale.as_slice()[lane]);
-                let min = put_f16(&mut block[2..4], -fit.min.as_slice()[lane]);
-                let codes = codes_of_lane(&codes, lane);
-                put_codes(&mut block[4..], &codes);
-                measure(simd, group.sub_block(lane), &codes, sums, |code| code * d + min);
-            }
-            sums.carry();
-        }
-        return;
+fn with_minimum<S: Simd, const BYTES: usize>(simd: S, work: Work<'_>, nmax: i32) -> LaneSums<S> {
+    if work.importance.is_some() {
+        return with_minimum_weighted::<S, BYTES>(simd, work, nmax);
     }
-    for (x, block) in work.values.chunks_exact(N).zip(blocks) {
-        let both = halves(simd, x);
+    let mut sums = LaneSums::new(simd);
+    let most = i32x16::splat(simd, nmax);
+    let blocks = work.out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES);
+    for (values, blocks) in work.values.chunks(LANES * N).zip(blocks) {
         // Of zeros of both signs, the first.
-        let min = first(x, &both, both[0].min(both[1]).reduce_min());
-        let max = first(x, &both, both[0].max(both[1]).reduce_max());
-        let d = (max - min) / nmax as f32;
-        let inverse = inverse(d);
-        let d = put_f16(&mut block[..2], d);
-        let stored = put_f16(&mut block[2..4], min);
-        let mut codes = [0; N];
-        for (x, codes) in both.into_iter().zip(codes.chunks_exact_mut(LANES)) {
-            let code = truncated((x - min) * inverse + 0.5, inverse, nmax as f32);
-            store_codes(code, codes);
-            sums.add(x, code * d + stored);
+        let min = of_each(
+            simd,
+            values,
+            #[inline(always)]
+            |x, [low, high]| first(x, [low, high], low.min(high).reduce_min()),
+        );
+        let max = of_each(
+            simd,
+            values,
+            #[inline(always)]
+            |x, [low, high]| first(x, [low, high], low.max(high).reduce_max()),
+        );
+        let scales = BlockScales::new((max - min) / splat(simd, nmax as f32));
+        let min_halves = to_f16(min);
+        let stored_min = from_f16(min_halves);
+        for (lane, (x, block)) in values.chunks_exact(N).zip(blocks).enumerate() {
+            let half = scales.halves.as_slice()[lane] as u16;
+            let (d, inverse) = (scales.stored.as_slice()[lane], scales.inverse.as_slice()[lane]);
+            block[..2].copy_from_slice(&half.to_le_bytes());
+            block[2..4].copy_from_slice(&(min_halves.as_slice()[lane] as u16).to_le_bytes());
+            let x = halves(simd, x);
+            let codes = x.map(
+                #[inline(always)]
+                |x| {
+                    let code = (x - min.as_slice()[lane]) * inverse + 0.5;
+                    code.to_int::<i32x16<S>>().min(most)
+                },
+            );
+            put_codes(&mut block[4..], codes);
+            for (x, code) in x.into_iter().zip(codes) {
+                let code: Lanes<S> = code.to_float();
+                sums.add(x, code * d + stored_min.as_slice()[lane]);
+            }
         }
-        put_codes(&mut block[4..], &codes);
         sums.carry();
     }
+    sums
+}
+
+#[inline(always)]
+fn with_minimum_weighted<S: Simd, const BYTES: usize>(
+    simd: S,
+    work: Work<'_>,
+    nmax: i32,
+) -> LaneSums<S> {
+    let mut sums = LaneSums::new(simd);
+    let sigma2 = row_means(&work);
+    let blocks = work.out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES);
+    let groups = Group::<N>::all(work.values, work.importance);
+    for (group, blocks) in groups.zip(blocks) {
+        let columns = group.columns(simd);
+        let weights = group_weights(simd, &group, &columns, &sigma2);
+        let fit = make_qkx3_quants(simd, &columns, &weights, nmax);
+        let (d, min) = (to_f16(fit.scale), to_f16(-fit.min));
+        let (stored_d, stored_min) = (from_f16(d), from_f16(min));
+        let mut codes = [[0; N]; LANES];
+        for (i, &x) in columns.iter().enumerate() {
+            for (codes, &code) in codes.iter_mut().zip(fit.codes(x).as_slice()) {
+                codes[i] = code as i32;
+            }
+        }
+        for (lane, (block, codes)) in blocks.iter_mut().zip(&codes).enumerate() {
+            block[..2].copy_from_slice(&(d.as_slice()[lane] as u16).to_le_bytes());
+            block[2..4].copy_from_slice(&(min.as_slice()[lane] as u16).to_le_bytes());
+            let codes = both(simd, codes);
+            put_codes(&mut block[4..], codes);
+            for (x, code) in group.sub_block(lane).chunks_exact(LANES).zip(codes) {
+                let code: Lanes<S> = code.to_float();
+                let (d, min) = (stored_d.as_slice()[lane], stored_min.as_slice()[lane]);
+                sums.add(load(simd, x), code * d + min);
+            }
+        }
+        sums.carry();
+    }
+    sums
 }
 
 /// The mean square of each row.
-fn row_means(values: &[f32], row: usize) -> Vec<f32> {
-    values.chunks_exact(row).map(|row| sum_of_squares(row) / row.len() as f32).collect()
+fn row_means(work: &Work<'_>) -> Vec<f32> {
+    let row = work.importance.map_or(work.values.len(), <[f32]>::len);
+    let rows = work.values.chunks_exact(row);
+    rows.map(|row| sum_of_squares(row) / row.len() as f32).collect()
 }
 
 #[inline(always)]
-fn codes_of_lane<S: Simd>(codes: &[Lanes<S>; N], lane: usize) -> [u8; N] {
-    let mut out = [0; N];
-    for (out, code) in out.iter_mut().zip(codes) {
-        *out = code.as_slice()[lane] as u8;
-    }
-    out
-}
-
-#[inline(always)]
-fn measure<S: Simd>(
+fn group_weights<S: Simd>(
     simd: S,
-    x: &[f32],
-    codes: &[u8; N],
-    sums: &mut LaneSums<S>,
-    value: impl Fn(Lanes<S>) -> Lanes<S>,
-) {
-    for (x, codes) in x.chunks_exact(LANES).zip(codes.chunks_exact(LANES)) {
-        let codes = Lanes::from_fn(simd, |i| f32::from(codes[i]));
-        sums.add(load(simd, x), value(codes));
-    }
+    group: &Group<'_, N>,
+    columns: &[Lanes<S>; N],
+    sigma2: &[f32],
+) -> [Lanes<S>; N] {
+    let importance = group.importance(simd).expect("only where there is importance");
+    weighted(columns, &importance, group.per_row(simd, sigma2))
+}
+
+#[inline(always)]
+fn both<S: Simd>(simd: S, codes: &[i32; N]) -> [i32x16<S>; 2] {
+    [i32x16::from_slice(simd, &codes[..LANES]), i32x16::from_slice(simd, &codes[LANES..])]
 }

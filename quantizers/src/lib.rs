@@ -9,6 +9,7 @@
 //! Beside the blocks come the sums of their errors, from the values on which they were made: no
 //! block is read again.
 
+mod block_scales;
 mod blocks;
 mod errors;
 mod instruction_set;
@@ -31,8 +32,6 @@ pub use instruction_set::InstructionSet;
 
 use fearless_simd::Simd;
 use gguf::DType;
-
-use errors::LaneSums;
 
 /// What a quantizer works on.
 struct Work<'a> {
@@ -88,14 +87,12 @@ pub fn quantize(
 
 #[inline(always)]
 fn blocks_of<S: Simd>(simd: S, dtype: DType, work: Work<'_>) -> Errors {
-    let mut sums = LaneSums::new(simd);
-    let to = &mut sums;
     // Each in a function of its own: in one, they would be too much for the compiler.
     macro_rules! with {
         ($quantizer:expr) => {
             simd.vectorize(
                 #[inline(always)]
-                || $quantizer(simd, work, to),
+                || $quantizer(simd, work).finish(),
             )
         };
     }
@@ -114,5 +111,4 @@ fn blocks_of<S: Simd>(simd: S, dtype: DType, work: Work<'_>) -> Errors {
         DType::IQ4_XS => with!(iq4::quantize_xs),
         _ => unreachable!("one of the types that there are quantizers for"),
     }
-    sums.finish()
 }

@@ -44,6 +44,11 @@ impl<S: Simd> Fit<S> {
 }
 
 #[inline(always)]
+fn error<S: Simd, const MAD: bool>(diff: Lanes<S>) -> Lanes<S> {
+    if MAD { diff.abs() } else { diff * diff }
+}
+
+#[inline(always)]
 fn rounded<S: Simd>(value: Lanes<S>, nmax: i32) -> Lanes<S> {
     nearest_clamped(value, 0, nmax)
 }
@@ -107,13 +112,12 @@ fn fit<S: Simd, const N: usize, const MAD: bool, const LIMITED: bool>(
     let flat = if LIMITED { max.simd_le(min) } else { max.simd_eq(min) };
     let flat_min = -min;
 
-    let error = |diff: Lanes<S>| if MAD { diff.abs() } else { diff * diff };
     let mut iscale = splat(simd, nmax as f32) / (max - min);
     let mut scale = splat(simd, 1.0) / iscale;
     let mut best_error = zero;
     for i in 0..N {
         let code = rounded(iscale * (x[i] - min), nmax);
-        best_error += weights[i] * error(scale * code + min - x[i]);
+        best_error += weights[i] * error::<S, MAD>(scale * code + min - x[i]);
     }
     let mut from = min;
     let mut later = zero.simd_lt(zero);
@@ -139,7 +143,7 @@ fn fit<S: Simd, const N: usize, const MAD: bool, const LIMITED: bool>(
         this_min = above.select(zero, this_min);
         let mut this_error = zero;
         for i in 0..N {
-            this_error += weights[i] * error(this_scale * codes[i] + this_min - x[i]);
+            this_error += weights[i] * error::<S, MAD>(this_scale * codes[i] + this_min - x[i]);
         }
         let better = positive & this_error.simd_lt(best_error);
         best_error = better.select(this_error, best_error);

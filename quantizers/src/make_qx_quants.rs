@@ -66,29 +66,39 @@ fn fit<S: Simd, const N: usize>(
     for i in 0..N {
         wx[i] = weights[i] * x[i];
     }
-    let sums = |iscale: Lanes<S>| {
-        let (mut sumlx, mut suml2) = (zero, zero);
-        for i in 0..N {
-            let code = nearest_clamped(iscale * x[i], -nmax, nmax - 1);
-            sumlx += wx[i] * code;
-            suml2 += weights[i] * code * code;
-        }
-        (sumlx, suml2)
-    };
     let mut iscale = splat(simd, -(nmax as f32)) / max;
-    let (sumlx, suml2) = sums(iscale);
+    let (sumlx, suml2) = sums(iscale, nmax, x, &wx, weights);
     let nonzero = suml2.simd_ne(zero);
     let mut scale = nonzero.select(sumlx / suml2, zero);
     let mut best = scale * sumlx;
     for step in (-9..=9).filter(|&step| step != 0) {
         let this_iscale = splat(simd, -(nmax as f32 + 0.1 * step as f32)) / max;
-        let (sumlx, suml2) = sums(this_iscale);
+        let (sumlx, suml2) = sums(this_iscale, nmax, x, &wx, weights);
         let better = suml2.simd_gt(zero) & (sumlx * sumlx).simd_gt(best * suml2);
         scale = better.select(sumlx / suml2, scale);
         best = better.select(scale * sumlx, best);
         iscale = better.select(this_iscale, iscale);
     }
     Fit { scale: empty.select(zero, scale), nmax, iscale, zero: empty }
+}
+
+/// Of the weighted products of values and codes, and of the weighted squares of codes.
+#[inline(always)]
+fn sums<S: Simd, const N: usize>(
+    iscale: Lanes<S>,
+    nmax: i32,
+    x: &[Lanes<S>; N],
+    wx: &[Lanes<S>; N],
+    weights: &[Lanes<S>; N],
+) -> (Lanes<S>, Lanes<S>) {
+    let zero = splat(iscale.simd, 0.0);
+    let (mut sumlx, mut suml2) = (zero, zero);
+    for i in 0..N {
+        let code = nearest_clamped(iscale * x[i], -nmax, nmax - 1);
+        sumlx += wx[i] * code;
+        suml2 += weights[i] * code * code;
+    }
+    (sumlx, suml2)
 }
 
 /// The same of one sub-block. Returns the scale.

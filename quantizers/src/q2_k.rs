@@ -19,7 +19,8 @@ const NMAX: i32 = 3;
 const LARGEST: i32 = 15;
 
 #[inline(always)]
-pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    let mut sums = LaneSums::new(simd);
     let groups = Group::<N>::all(work.values, work.importance);
     for (group, block) in groups.zip(work.out.as_chunks_mut::<BYTES>().0) {
         let columns = group.columns(simd);
@@ -67,6 +68,7 @@ pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>)
         put_pairs_of_bits(&mut block[16..80], &codes);
         sums.carry();
     }
+    sums
 }
 
 #[inline(always)]

@@ -20,7 +20,8 @@ const NMAX: i32 = 4;
 const GROUPS: usize = 4;
 
 #[inline(always)]
-pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    let mut sums = LaneSums::new(simd);
     let mut groups = Group::<N>::all(work.values, work.importance);
     let mut blocks = work.out.as_chunks_mut::<BYTES>().0.iter_mut();
     if work.importance.is_some() {
@@ -38,9 +39,9 @@ pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>)
                     *out = fit.codes(x).as_slice()[lane] as u8;
                 }
             };
-            finish(simd, group.values(), d, scales, codes, block, sums);
+            finish(simd, group.values(), d, scales, codes, block, &mut sums);
         }
-        return;
+        return sums;
     }
     while let Some(first) = groups.next() {
         let taken: [Option<Group<'_, N>>; GROUPS] =
@@ -61,9 +62,10 @@ pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>)
                     *out = code.as_slice()[lane] as u8;
                 }
             };
-            finish(simd, group.values(), d, scales, codes, block, sums);
+            finish(simd, group.values(), d, scales, codes, block, &mut sums);
         }
     }
+    sums
 }
 
 #[inline(always)]

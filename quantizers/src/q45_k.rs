@@ -16,23 +16,23 @@ const N: usize = 32;
 const SUB_BLOCKS: usize = QK_K / N;
 
 #[inline(always)]
-pub(crate) fn quantize_q4_k<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize_q4_k<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
     let tries = Tries { nmax: 15, rmin: -1.0, rdelta: 0.1, nstep: 20 };
-    quantize::<S, 144>(simd, work, sums, tries, |block, codes| {
+    quantize::<S, 144>(simd, work, tries, |block, codes| {
         put_nibbles(&mut block[16..], codes, N);
-    });
+    })
 }
 
 #[inline(always)]
-pub(crate) fn quantize_q5_k<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize_q5_k<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
     let tries = Tries { nmax: 31, rmin: -0.5, rdelta: 0.1, nstep: 15 };
-    quantize::<S, 176>(simd, work, sums, tries, |block, codes| {
+    quantize::<S, 176>(simd, work, tries, |block, codes| {
         put_nibbles(&mut block[48..], codes, N);
         for (l, high) in block[16..48].iter_mut().enumerate() {
             let bit = |n: usize| (codes[l + N * n] >> 4 & 1) << n;
             *high = (0..SUB_BLOCKS).map(bit).fold(0, |bits, bit| bits | bit);
         }
-    });
+    })
 }
 
 /// The scales and minima of a super-block's sub-blocks, and the sums of their weights.
@@ -46,10 +46,10 @@ struct Found {
 fn quantize<S: Simd, const BYTES: usize>(
     simd: S,
     work: Work<'_>,
-    sums: &mut LaneSums<S>,
     tries: Tries,
     put_codes: impl Fn(&mut [u8; BYTES], &[u8; QK_K]),
-) {
+) -> LaneSums<S> {
+    let mut sums = LaneSums::new(simd);
     let mut out = work.out.as_chunks_mut::<BYTES>().0.iter_mut();
     for group in Group::<N>::all(work.values, work.importance) {
         let columns = group.columns(simd);
@@ -104,6 +104,7 @@ fn quantize<S: Simd, const BYTES: usize>(
         }
         sums.carry();
     }
+    sums
 }
 
 /// The codes that a sub-block keeps where its scale has become zero.

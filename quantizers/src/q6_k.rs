@@ -17,7 +17,8 @@ const BYTES: usize = 210;
 const NMAX: i32 = 32;
 
 #[inline(always)]
-pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>) {
+pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
+    let mut sums = LaneSums::new(simd);
     let groups = Group::<N>::all(work.values, work.importance);
     for (group, block) in groups.zip(work.out.as_chunks_mut::<BYTES>().0) {
         let columns = group.columns(simd);
@@ -60,6 +61,7 @@ pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>, sums: &mut LaneSums<S>)
         put_codes(block, &codes);
         sums.carry();
     }
+    sums
 }
 
 /// The codes that a sub-block keeps where its scale has become zero.
