@@ -4,7 +4,7 @@
 //! them do with NaN and zeros of either sign differs between processors.
 
 use fearless_simd::prelude::*;
-use fearless_simd::{f32x16, i32x16, mask32x16};
+use fearless_simd::{f32x16, i32x16, mask32x16, u16x8, u16x16};
 
 pub(crate) const LANES: usize = 16;
 
@@ -47,14 +47,27 @@ pub(crate) fn load<S: Simd>(simd: S, values: &[f32]) -> Lanes<S> {
     f32x16::from_slice(simd, &values[..LANES])
 }
 
+/// The lowest bytes of thirty-two integers.
+#[inline(always)]
+pub(crate) fn store_bytes_of_two<S: Simd>(low: i32x16<S>, high: i32x16<S>, out: &mut [u8]) {
+    let (low, high) = (low & 0xff).saturating_narrow(high & 0xff).split();
+    let (low, high): (u16x16<S>, u16x16<S>) = (low.bitcast(), high.bitcast());
+    low.relaxed_narrow(high).store_slice(&mut out[..2 * LANES]);
+}
+
+/// The lowest bytes of sixteen integers.
+#[inline(always)]
+pub(crate) fn store_bytes<S: Simd>(values: i32x16<S>, out: &mut [u8]) {
+    let (low, high) = (values & 0xff).split();
+    let (low, high) = low.saturating_narrow(high).split();
+    let (low, high): (u16x8<S>, u16x8<S>) = (low.bitcast(), high.bitcast());
+    low.relaxed_narrow(high).store_slice(&mut out[..LANES]);
+}
+
 /// Values that are small non-negative integers, as bytes.
 #[inline(always)]
 pub(crate) fn store_codes<S: Simd>(codes: Lanes<S>, out: &mut [u8]) {
-    let codes: i32x16<S> = codes.to_int();
-    let codes = codes.as_slice();
-    for (out, &code) in out[..LANES].iter_mut().zip(codes) {
-        *out = code as u8;
-    }
+    store_bytes(codes.to_int(), out);
 }
 
 /// The bits of the nearest F16, ties to even.

@@ -7,7 +7,7 @@ use fearless_simd::prelude::*;
 use crate::Work;
 use crate::block_scales::{BlockScales, N, halves, of_each};
 use crate::errors::LaneSums;
-use crate::lanes::{Group, LANES, Lanes, from_f16, load, splat, to_f16};
+use crate::lanes::{Group, LANES, Lanes, from_f16, load, splat, store_bytes, to_f16};
 use crate::make_qkx_quants::make_qkx3_quants;
 use crate::make_qx_quants::make_qx_quants;
 use crate::weights::{sum_of_squares, weighted};
@@ -44,9 +44,7 @@ fn put_codes<S: Simd>(out: &mut [u8], [low, high]: [i32x16<S>; 2]) {
         fifth.copy_from_slice(&(bits as u32).to_le_bytes());
         both = (low & 15) | ((high & 15) << 4);
     }
-    for (out, &both) in nibbles.iter_mut().zip(both.as_slice()) {
-        *out = both as u8;
-    }
+    store_bytes(both, nibbles);
 }
 
 /// The first of `x` in whose place `halves` have `value`.
@@ -86,13 +84,10 @@ fn symmetric<S: Simd, const BYTES: usize>(simd: S, work: Work<'_>, middle: i32) 
             let most = i32x16::splat(simd, most.as_slice()[lane] as i32);
             block[..2].copy_from_slice(&half.to_le_bytes());
             let x = halves(simd, x);
-            let codes = x.map(
-                #[inline(always)]
-                |x| {
-                    let code: i32x16<S> = (x * inverse + (zero + 0.5)).to_int();
-                    code.min(most)
-                },
-            );
+            let mut codes = [most; 2];
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = (x * inverse + (zero + 0.5)).to_int::<i32x16<S>>().min(most);
+            }
             put_codes(&mut block[2..], codes);
             for (x, code) in x.into_iter().zip(codes) {
                 let code: Lanes<S> = code.to_float();
@@ -173,13 +168,11 @@ fn with_minimum<S: Simd, const BYTES: usize>(simd: S, work: Work<'_>, nmax: i32)
             block[..2].copy_from_slice(&half.to_le_bytes());
             block[2..4].copy_from_slice(&(min_halves.as_slice()[lane] as u16).to_le_bytes());
             let x = halves(simd, x);
-            let codes = x.map(
-                #[inline(always)]
-                |x| {
-                    let code = (x - min.as_slice()[lane]) * inverse + 0.5;
-                    code.to_int::<i32x16<S>>().min(most)
-                },
-            );
+            let mut codes = [most; 2];
+            for (code, x) in codes.iter_mut().zip(x) {
+                let value = (x - min.as_slice()[lane]) * inverse + 0.5;
+                *code = value.to_int::<i32x16<S>>().min(most);
+            }
             put_codes(&mut block[4..], codes);
             for (x, code) in x.into_iter().zip(codes) {
                 let code: Lanes<S> = code.to_float();

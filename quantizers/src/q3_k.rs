@@ -7,7 +7,7 @@ use crate::Work;
 use crate::blocks::{QK_K, put_f16, put_pairs_of_bits};
 use crate::errors::LaneSums;
 use crate::lanes::{Group, LANES, Lanes, load, nearest_clamped, nearest_int, splat, store_codes};
-use crate::make_q3_quants::make_q3_quants;
+use crate::make_q3_quants::{GROUPS, make_q3_quants};
 use crate::make_qx_quants::{make_qx_quants, make_qx_quants_of_one};
 use crate::weights::{per_block, sum, sum_of_squares, weighted};
 
@@ -16,8 +16,6 @@ const N: usize = 16;
 const BYTES: usize = 110;
 /// Codes are from `-NMAX` to `NMAX - 1`.
 const NMAX: i32 = 4;
-/// Super-blocks that are searched at once.
-const GROUPS: usize = 4;
 
 #[inline(always)]
 pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
@@ -46,22 +44,14 @@ pub(crate) fn quantize<S: Simd>(simd: S, work: Work<'_>) -> LaneSums<S> {
     while let Some(first) = groups.next() {
         let taken: [Option<Group<'_, N>>; GROUPS] =
             std::array::from_fn(|n| if n == 0 { Some(first) } else { groups.next() });
-        let columns = taken.map(
-            #[inline(always)]
-            |group| group.unwrap_or(first).columns(simd),
-        );
         let fits = simd.vectorize(
             #[inline(always)]
-            || make_q3_quants(simd, &columns),
+            || make_q3_quants(simd, |g, lane| taken[g].unwrap_or(first).sub_block(lane)),
         );
         for (group, fit) in taken.into_iter().flatten().zip(&fits) {
             let block = blocks.next().expect("as many blocks as values");
-            let (d, scales) = plain_scales(array(&fit.scale));
-            let codes = |lane: usize, out: &mut [u8]| {
-                for (out, code) in out.iter_mut().zip(&fit.codes) {
-                    *out = code.as_slice()[lane] as u8;
-                }
-            };
+            let (d, scales) = plain_scales(array(&fit.scale()));
+            let codes = |lane: usize, out: &mut [u8]| fit.codes(lane, out);
             finish(simd, group.values(), d, scales, codes, block, &mut sums);
         }
     }
