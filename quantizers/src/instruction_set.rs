@@ -1,8 +1,6 @@
 //! Which instructions the quantizers are compiled for, several times over; the processor decides
 //! when the program runs.
 
-use fearless_simd::Level;
-
 /// A set of instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstructionSet {
@@ -24,8 +22,9 @@ impl InstructionSet {
         let mut sets = vec![Self::Baseline];
         #[cfg(target_arch = "x86_64")]
         {
-            sets.extend(Level::new().as_avx2().map(|_| Self::Avx2));
-            sets.extend(Level::new().as_avx512().map(|_| Self::Avx512));
+            let level = fearless_simd::Level::new();
+            sets.extend(level.as_avx2().map(|_| Self::Avx2));
+            sets.extend(level.as_avx512().map(|_| Self::Avx512));
         }
         sets
     }
