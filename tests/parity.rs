@@ -241,6 +241,9 @@ impl Case {
 
 /// GPUs round the operands of matrix products to F16.
 const GPU_TOLERANCE: f64 = 1e-2;
+/// With its flow shift of 16, the last of three steps begins at a noise level of 0.89: a guided velocity's
+/// error goes into the clip almost whole.
+const GPU_TOLERANCE_FLF2V: f64 = 2e-2;
 
 /// An image of the golden as a file.
 fn write_image(golden: &Golden, name: &str, folder: &Path) -> Option<PathBuf> {
@@ -259,7 +262,11 @@ fn write_image(golden: &Golden, name: &str, folder: &Path) -> Option<PathBuf> {
 }
 
 fn run(row: &str, golden: &str, precision: Precision, tolerance: f64) {
-    let tolerance = if device().family() == Family::Cpu { tolerance } else { GPU_TOLERANCE };
+    let tolerance = match (device().family(), row) {
+        (Family::Cpu, _) => tolerance,
+        (_, "wan2.1-flf2v-14b") => GPU_TOLERANCE_FLF2V,
+        _ => GPU_TOLERANCE,
+    };
     let checkpoint = checkpoint(row);
     let golden = Golden::named(&fixture(row), golden);
     let output = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! How far two sets of values are apart.
 
+use quantizers::Errors;
 use std::iter::Sum;
 use std::ops::Add;
 
@@ -82,6 +83,20 @@ impl Sums {
                 false => ratio(self.products, (self.squares * self.other_squares).sqrt())
                     .clamp(-1.0, 1.0),
             },
+        }
+    }
+}
+
+impl From<Errors> for Sums {
+    fn from(errors: Errors) -> Self {
+        let Errors { squares, decoded_squares, error_squares, largest } = errors;
+        Self {
+            squares,
+            other_squares: decoded_squares,
+            // For (x - y)^2 = x^2 + y^2 - 2xy.
+            products: (squares + decoded_squares - error_squares) / 2.0,
+            error_squares,
+            largest,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Values to bytes of an element type and back. Quantized blocks are made by ggml, so that they are
-//! the ones every other tool makes; this is the one place that calls it.
+//! Values to bytes of an element type and back. Quantized blocks are made by [`quantizers`], bit for
+//! bit as ggml makes them; ggml reads them, and this is the one place that calls it.
 //!
 //! Without importance weights a block depends on its own elements only. So a tensor may be cut
 //! anywhere between blocks, and the bytes don't depend on the cuts. With them, one for each column,
@@ -8,22 +8,11 @@
 use gguf::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use quantizers::InstructionSet;
 
-/// The quantized types that are made, with and without importance weights.
-pub const QUANTIZED: &[DType] = &[
-    DType::Q8_0,
-    DType::Q6_K,
-    DType::Q5_K,
-    DType::Q5_1,
-    DType::Q5_0,
-    DType::Q4_K,
-    DType::Q4_1,
-    DType::Q4_0,
-    DType::IQ4_NL,
-    DType::IQ4_XS,
-    DType::Q3_K,
-    DType::Q2_K,
-];
+use crate::measure::Sums;
+
+pub use quantizers::QUANTIZED;
 
 /// Whether [`encode`] makes blocks of this type, or plain elements.
 pub(crate) fn is_encodable(dtype: DType) -> bool {
@@ -51,42 +40,33 @@ pub fn encode(dtype: DType, values: &[f32], importance: Option<&[f32]>, out: &mu
             halves.convert_from_f32_slice(values);
             put(out, halves.iter().map(|half| half.to_le_bytes()));
         }
-        _ => quantize(dtype, values, importance, out),
+        _ => {
+            quantizers::quantize(InstructionSet::best(), dtype, values, importance, out);
+        }
     }
+}
+
+/// [`encode`], and how far what the bytes stand for is from the values.
+pub(crate) fn encode_and_measure(
+    dtype: DType,
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+    decoded: &mut Vec<f32>,
+) -> Sums {
+    if dtype.is_quantized() {
+        return quantizers::quantize(InstructionSet::best(), dtype, values, importance, out).into();
+    }
+    encode(dtype, values, None, out);
+    if dtype == DType::F32 {
+        return Sums::default();
+    }
+    decode(dtype, out, decoded);
+    Sums::of(values, decoded)
 }
 
 fn put<const N: usize>(out: &mut [u8], elements: impl Iterator<Item = [u8; N]>) {
     out.chunks_exact_mut(N).zip(elements).for_each(|(out, bytes)| out.copy_from_slice(&bytes));
-}
-
-fn quantize(dtype: DType, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    assert!(QUANTIZED.contains(&dtype), "{dtype}");
-    let row = importance.map_or(values.len(), <[f32]>::len);
-    if row == 0 {
-        return assert!(values.is_empty(), "rows without columns");
-    }
-    assert!(values.len().is_multiple_of(row), "{} values in rows of {row}", values.len());
-    assert!((row as u64).is_multiple_of(dtype.block_len()), "rows of {row} in {dtype}");
-    let [rows, row] =
-        [values.len() / row, row].map(|n| i64::try_from(n).expect("a slice's length"));
-    let weights = importance.map_or(std::ptr::null(), <[f32]>::as_ptr);
-    // SAFETY: ggml reads `rows * row` floats from `values`, and `row` from `weights` unless that is
-    // null, which these types allow; it writes as many bytes to `out` as `encode` checked that there
-    // are. Rows are whole blocks. It keeps no pointer, and takes its own lock around what threads
-    // have in common.
-    #[expect(unsafe_code, reason = "ggml's quantizers are C")]
-    let written = unsafe {
-        ggml_sys::ggml_quantize_chunk(
-            dtype.id() as ggml_sys::ggml_type,
-            values.as_ptr(),
-            out.as_mut_ptr().cast(),
-            0,
-            rows,
-            row,
-            weights,
-        )
-    };
-    assert_eq!(written, out.len(), "bytes that ggml wrote for {dtype}");
 }
 
 /// Whether [`decode`] knows the type: all that hold weights, older and newer ones included.

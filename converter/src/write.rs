@@ -1,13 +1,16 @@
-//! Carries a planned model to its files: one thread reads ahead, the pool encodes, this one writes.
+//! Carries a planned model to its files: one thread reads ahead, the pool encodes, another thread
+//! writes behind.
 //!
 //! A tensor goes through in windows of bounded size, so that memory doesn't grow with the model; a
-//! window is cut into pieces for the pool. Both are whole rows, or of longer rows whole blocks. What
-//! became of the values is compared with them right there.
+//! window is cut into pieces for the pool. Both are whole rows, or of longer rows whole blocks. Only
+//! a piece is ever there as f32, and stays in its processor's cache until its blocks and their errors
+//! are made.
 
 use anyhow::{Result, anyhow, ensure};
 use gguf::{DType, Writer};
 use rayon::ThreadPool;
 use rayon::prelude::*;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
@@ -16,7 +19,7 @@ use crate::arch::{Tensor, load, piece_len};
 use crate::lora::Loaded;
 use crate::measure::Sums;
 use crate::plan::{Batch, Format, Plan};
-use crate::quantize::{decode, encode};
+use crate::quantize::encode_and_measure;
 use crate::recipe::{BF16_LIMIT, F16_LIMIT};
 use crate::safetensors_file::SafetensorsFile;
 use crate::source::WINDOW;
@@ -103,51 +106,94 @@ pub(crate) fn write(
     progress.begin(path, windows(batch).map(|window| window.source_bytes() as u64).sum());
 
     let mut measured = vec![vec![Sums::default(); batch.model.tensors.len()]; plans.len()];
-    thread::scope(|scope| -> Result<()> {
-        // Two buffers go round: one is read into while the other is encoded. Whichever end stops
-        // early drops its channels, which stops the other.
+    let outputs = thread::scope(|scope| -> Result<Vec<Output>> {
+        // Two buffers go round on either side: one is read into or written from while the other is
+        // encoded. Whichever end stops early drops its channels, which stops the others.
         let (put_free, free) = channel();
         let (put_full, full) = sync_channel(1);
+        let (put_spare, spare) = channel();
+        let (put_encoded, encoded) = sync_channel::<Encoded>(1);
         for _ in 0..2 {
             put_free.send(Vec::new()).expect("the other end is in this function");
+            put_spare.send(Encoded::default()).expect("the other end is in this function");
         }
         let weights = &batch.model.weights;
         scope.spawn(move || {
             for window in windows(batch) {
                 let Ok(mut buffer) = free.recv() else { return };
-                buffer.resize(window.source_bytes(), 0);
-                let read = weights.read(&window.tensor.source, window.first, &mut buffer);
+                let bytes = filled(&mut buffer, window.source_bytes());
+                let read = weights.read(&window.tensor.source, window.first, bytes);
                 if put_full.send(read.map(|()| buffer)).is_err() {
                     return;
                 }
             }
         });
+        let writer = scope.spawn(move || -> Result<Vec<Output>> {
+            for encoded in encoded {
+                for (output, &kind) in outputs.iter_mut().zip(&encoded.kind_of) {
+                    output.write(&encoded.bytes[kind][..encoded.lens[kind]])?;
+                }
+                // The last window's buffer is wanted by nobody.
+                let _ = put_spare.send(encoded);
+            }
+            Ok(outputs)
+        });
         let mut tensor = TensorState::default();
-        for window in windows(batch) {
-            let buffer = full.recv().expect("the reader sends every window or an error")?;
-            if window.first == 0 {
-                tensor.begin(batch, plans, window.index)?;
+        let mut encode = || -> Result<()> {
+            for window in windows(batch) {
+                let buffer = full.recv().expect("the reader sends every window or an error")?;
+                if window.first == 0 {
+                    tensor.begin(batch, plans, window.index)?;
+                }
+                // Without one the writer has ended, and says why.
+                let Ok(mut encoded) = spare.recv() else { return Ok(()) };
+                let source = &buffer[..window.source_bytes()];
+                let sums = pool.install(|| tensor.encode(batch, &window, source, &mut encoded))?;
+                for (measured, &kind) in measured.iter_mut().zip(&tensor.kind_of) {
+                    let sum = &mut measured[window.index];
+                    *sum = *sum + sums[kind];
+                }
+                encoded.kind_of.clone_from(&tensor.kind_of);
+                if put_encoded.send(encoded).is_err() {
+                    return Ok(());
+                }
+                if progress.advance(source.len() as u64).is_break() {
+                    return Err(Interrupted.into());
+                }
+                // The reader may have read its last window and be gone.
+                let _ = put_free.send(buffer);
             }
-            let sums = pool.install(|| tensor.encode(batch, &window, &buffer))?;
-            for (n, output) in outputs.iter_mut().enumerate() {
-                let kind = tensor.kind_of[n];
-                output.write(&tensor.encoded[kind])?;
-                let sum = &mut measured[n][window.index];
-                *sum = *sum + sums[kind];
-            }
-            if progress.advance(buffer.len() as u64).is_break() {
-                return Err(Interrupted.into());
-            }
-            // The reader may have read its last window and be gone.
-            let _ = put_free.send(buffer);
-        }
-        Ok(())
+            Ok(())
+        };
+        let encoded = encode();
+        drop(put_encoded);
+        let outputs = writer.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+        encoded.map(|()| outputs)
     })?;
     let finished = outputs
         .into_iter()
         .zip(measured)
         .map(|(output, tensors)| Ok(Measured { file_bytes: output.finish()?, tensors }));
     finished.collect()
+}
+
+/// A window's bytes on their way to the files.
+#[derive(Default)]
+struct Encoded {
+    /// Of each type that one of the files wants; maybe more bytes than there are now.
+    bytes: Vec<Vec<u8>>,
+    lens: Vec<usize>,
+    /// Of each file, the position of its type.
+    kind_of: Vec<usize>,
+}
+
+/// The first `len` bytes of a buffer, which grows but never shrinks: each time that it grew again it
+/// would be filled with zeros again.
+fn filled(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    &mut buffer[..len]
 }
 
 /// The tensor on its way: what several files have in common is made once.
@@ -158,8 +204,6 @@ struct TensorState {
     /// Of each file, the position of its type.
     kind_of: Vec<usize>,
     merges: Vec<Loaded>,
-    /// Of each type, the window's bytes.
-    encoded: Vec<Vec<u8>>,
 }
 
 impl TensorState {
@@ -176,7 +220,6 @@ impl TensorState {
             }
         }
         self.merges = load(tensor)?;
-        self.encoded.resize_with(self.dtypes.len(), Vec::new);
         let whole_rows = (piece_len(tensor.row()) as u64).is_multiple_of(tensor.row());
         ensure!(
             whole_rows || batch.importance[index].is_none(),
@@ -188,7 +231,13 @@ impl TensorState {
     }
 
     /// Encodes a window to every type; returns the errors of each.
-    fn encode(&mut self, batch: &Batch, window: &Window<'_>, source: &[u8]) -> Result<Vec<Sums>> {
+    fn encode(
+        &self,
+        batch: &Batch,
+        window: &Window<'_>,
+        source: &[u8],
+        encoded: &mut Encoded,
+    ) -> Result<Vec<Sums>> {
         let Window { index, tensor, first, len } = *window;
         let piece = piece_len(tensor.row());
         let bytes = |dtype: DType, elements: usize| {
@@ -196,9 +245,12 @@ impl TensorState {
         };
         let pieces = len.div_ceil(piece);
         let mut parts: Vec<Vec<&mut [u8]>> = (0..pieces).map(|_| Vec::new()).collect();
-        for (&dtype, encoded) in self.dtypes.iter().zip(&mut self.encoded) {
-            encoded.resize(bytes(dtype, len), 0);
-            let cut = encoded.chunks_mut(bytes(dtype, piece));
+        let kinds = encoded.bytes.len().max(self.dtypes.len());
+        encoded.bytes.resize_with(kinds, Vec::new);
+        encoded.lens = self.dtypes.iter().map(|&dtype| bytes(dtype, len)).collect();
+        let buffers = encoded.bytes.iter_mut().zip(&encoded.lens);
+        for (&dtype, (buffer, &len)) in self.dtypes.iter().zip(buffers) {
+            let cut = filled(buffer, len).chunks_mut(bytes(dtype, piece));
             parts.iter_mut().zip(cut).for_each(|(part, bytes)| part.push(bytes));
         }
         let importance = batch.importance[index].as_deref();
@@ -211,19 +263,13 @@ impl TensorState {
                 let start = first + (n * piece) as u64;
                 tensor.source.decode(source, values);
                 merges.iter().try_for_each(|merge| merge.add(start, values))?;
+                check(values, dtypes).map_err(|(index, error)| {
+                    let element = start + index as u64;
+                    error.context(format!("tensor {:?}: element {element}", tensor.name))
+                })?;
                 let mut sums = Vec::new();
                 for (&dtype, out) in dtypes.iter().zip(parts) {
-                    check(values, dtype).map_err(|(index, error)| {
-                        let element = start + index as u64;
-                        error.context(format!("tensor {:?}: element {element}", tensor.name))
-                    })?;
-                    encode(dtype, values, importance.filter(|_| dtype.is_quantized()), out);
-                    sums.push(if dtype == DType::F32 {
-                        Sums::default()
-                    } else {
-                        decode(dtype, out, decoded);
-                        Sums::of(values, decoded)
-                    });
+                    sums.push(encode_and_measure(dtype, values, importance, out, decoded));
                 }
                 Ok(sums)
             },
@@ -235,14 +281,17 @@ impl TensorState {
     }
 }
 
-/// Refuses what the type can't hold: a model with such a value makes noise, or nothing.
-fn check(values: &[f32], dtype: DType) -> Result<(), (usize, anyhow::Error)> {
-    let limit = match dtype {
+/// Refuses what one of the types can't hold: a model with such a value makes noise, or nothing.
+fn check(values: &[f32], dtypes: &[DType]) -> Result<(), (usize, anyhow::Error)> {
+    let limit = |dtype: DType| match dtype {
         DType::F32 => f32::INFINITY,
         DType::BF16 => BF16_LIMIT,
         // Blocks have scales in F16.
         _ => F16_LIMIT,
     };
+    let least = |a: DType, b: DType| if limit(b) < limit(a) { b } else { a };
+    let Some(dtype) = dtypes.iter().copied().reduce(least) else { return Ok(()) };
+    let limit = limit(dtype);
     let fine = |value: &f32| value.abs() < limit;
     // All of them, without a branch for each; NaN isn't fine, either.
     if values.iter().fold(true, |all, value| all & fine(value)) {

@@ -85,7 +85,8 @@ fn main() {
         steps,
         guidance_scale: 4.0,
         guidance_scale_low: 4.0,
-        flow_shift: 5.0,
+        // Two steps are both the high-noise expert's.
+        flow_shift: 12.0,
         image: Some(write_image(folder.path().join("image.png"))),
         ..Request::default()
     };

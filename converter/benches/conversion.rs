@@ -1,0 +1,119 @@
+//! Processor seconds of whole conversions of a BF16 checkpoint with the shapes of Wan 2.1 1.3B. For
+//! `script/quantizing`.
+//!
+//! `cargo bench -p to-gguf -- FOLDER TYPE...`: the folder takes the checkpoint and the files.
+#![expect(clippy::print_stdout, reason = "a program that prints a table")]
+
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+const LAYERS: usize = 30;
+/// Names, shapes of A14B, and names of the original code, as the tests have them.
+const TENSORS: &str = include_str!("../tests/fixtures/wan.tsv");
+
+fn shape(shape: &str) -> Vec<usize> {
+    let smaller = |size: usize| match size {
+        5120 => 1536,
+        30720 => 6 * 1536,
+        13824 => 8960,
+        other => other,
+    };
+    shape.split('x').map(|size| smaller(size.parse().expect("a size"))).collect()
+}
+
+fn tensors() -> Vec<(String, Vec<usize>)> {
+    let mut tensors = Vec::new();
+    for line in TENSORS.lines() {
+        let mut columns = line.split('\t');
+        let (_, dims, name) = (columns.next(), columns.next(), columns.next());
+        let (dims, name) = (dims.expect("a shape"), name.expect("a name"));
+        let copies = if name.starts_with("blocks.0.") { LAYERS } else { 1 };
+        for n in 0..copies {
+            tensors.push((name.replacen("blocks.0.", &format!("blocks.{n}."), 1), shape(dims)));
+        }
+    }
+    tensors
+}
+
+/// Writes values that are about normal, as weights are.
+fn write(path: &Path) {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    let tensors = tensors();
+    for (name, shape) in &tensors {
+        let begin = end;
+        end += 2 * shape.iter().product::<usize>();
+        let entry =
+            serde_json::json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]});
+        header.insert(name.clone(), entry);
+    }
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let mut file = BufWriter::new(File::create(path).expect("a file"));
+    file.write_all(&(header.len() as u64).to_le_bytes()).expect("room");
+    file.write_all(&header).expect("room");
+    let mut state = 1u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 32) as i32 as f32 / i32::MAX as f32
+    };
+    let mut left = end / 2;
+    while left > 0 {
+        let len = left.min(1 << 20);
+        let normal = |_| (uniform() + uniform() + uniform()) * 0.02;
+        let values: Vec<f32> = (0..len).map(normal).collect();
+        let mut halves = vec![bf16::ZERO; len];
+        halves.convert_from_f32_slice(&values);
+        for half in halves {
+            file.write_all(&half.to_le_bytes()).expect("room");
+        }
+        left -= len;
+    }
+    file.into_inner().expect("room").sync_all().expect("room");
+}
+
+fn seconds(time: TimeVal) -> f64 {
+    time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let Some(folder) = arguments.next() else {
+        println!("conversion: give a folder, as script/quantizing does");
+        return;
+    };
+    let source = Path::new(&folder).join("wan2.1-t2v-1.3b.safetensors");
+    if !source.exists() {
+        write(&source);
+    }
+    let gb = fs::metadata(&source).expect("it is there").len() as f64 / 1e9;
+    println!("| type | read GB | written GB | CPU seconds | of these in the kernel | seconds |");
+    println!("|---|---|---|---|---|---|");
+    for quant in arguments {
+        let output = Path::new(&folder).join("out");
+        let used = || getrusage(UsageWho::RUSAGE_CHILDREN).expect("every system has it");
+        let (before, begin) = (used(), Instant::now());
+        let converted = Command::new(env!("CARGO_BIN_EXE_to-gguf"))
+            .arg(&source)
+            .arg("-o")
+            .arg(&output)
+            .args(["--quant", &quant, "--threads", "2"])
+            .output()
+            .expect("it runs");
+        assert!(converted.status.success(), "{converted:?}");
+        let (after, wall) = (used(), begin.elapsed().as_secs_f64());
+        let user = seconds(after.user_time()) - seconds(before.user_time());
+        let kernel = seconds(after.system_time()) - seconds(before.system_time());
+        let files = fs::read_dir(&output).expect("a folder");
+        let bytes = files.map(|file| file.expect("a file").metadata().expect("its size").len());
+        let written = bytes.sum::<u64>() as f64 / 1e9;
+        let all = user + kernel;
+        println!("| {quant} | {gb:.2} | {written:.2} | {all:.1} | {kernel:.1} | {wall:.1} |");
+        fs::remove_dir_all(&output).expect("ours");
+    }
+}
