@@ -142,10 +142,8 @@ fn header(d: f32, dmin: f32, ls: [u8; SUB_BLOCKS], lm: [u8; SUB_BLOCKS]) -> Head
     let d = put_f16(&mut bytes[..2], d);
     let dmin = put_f16(&mut bytes[2..4], dmin);
     let packed = &mut bytes[4..];
-    for j in 0..SUB_BLOCKS / 2 {
-        packed[j] = ls[j];
-        packed[j + 4] = lm[j];
-    }
+    packed[..4].copy_from_slice(&ls[..4]);
+    packed[4..8].copy_from_slice(&lm[..4]);
     for j in SUB_BLOCKS / 2..SUB_BLOCKS {
         packed[j + 4] = ls[j] & 15 | (lm[j] & 15) << 4;
         packed[j - 4] |= ls[j] >> 4 << 6;
