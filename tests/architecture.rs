@@ -85,9 +85,16 @@ fn only_the_command_line_knows_clap() {
 #[test]
 fn unsafe_code_is_where_it_belongs() {
     let mut found = Vec::new();
-    for package in
-        ["ggml-sys/src", "gguf", "catalog", "quantizers", "converter", "null-metal", "runtime", "tests"]
-    {
+    for package in [
+        "ggml-sys/src",
+        "gguf",
+        "catalog",
+        "quantizers",
+        "converter",
+        "null-metal",
+        "runtime",
+        "tests",
+    ] {
         for path in sources(&repository(package)) {
             let text = fs::read_to_string(&path).unwrap();
             if text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("(unsafe_code"))

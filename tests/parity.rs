@@ -294,7 +294,10 @@ fn run(row: &str, golden: &str, precision: Precision, tolerance: f64) {
 
 /// F32 files: every op in F32; then what users run, where ggml's CPU backend takes GELU from an F16 table.
 fn both(row: &str, golden: &str) {
-    run(row, golden, Precision::Strict, 5e-5);
+    // What GPUs compute differs little by it.
+    if device().family() == Family::Cpu {
+        run(row, golden, Precision::Strict, 5e-5);
+    }
     run(row, golden, Precision::Native, 3e-3);
 }
 

@@ -130,11 +130,22 @@ fn cases() -> Vec<(&'static str, Vec<f32>)> {
         ("tiny", make(&mut |random, _| random.normal() * 1e-16)),
         ("huge", make(&mut |random, _| random.uniform() * 65500.0)),
         ("any", make(&mut |random, _| any(random))),
+        ("trained", trained()),
         (
             "as BF16",
             make(&mut |random, _| f32::from_bits((random.normal() * 0.02).to_bits() & 0xffff_0000)),
         ),
     ]
+}
+
+/// Values of a matrix of the demo.
+fn trained() -> Vec<f32> {
+    let path = "../demo/checkpoint/transformer/diffusion_pytorch_model-00002-of-00004.safetensors";
+    let bytes = std::fs::read(path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // From the end, where matrices are.
+    let values = bytes[8 + header..].rchunks_exact(4).take(ROWS * ROW);
+    values.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
 /// Weights of one kind each.
