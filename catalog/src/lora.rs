@@ -5,6 +5,7 @@
 //! tensor's own shape.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use crate::Wanted;
 
@@ -99,6 +100,21 @@ const PREFIXES: [&str; 9] = [
     "lora_unet__",
     "lora_transformer_",
 ];
+
+/// An adapter's file and how much of it to add, as people type them: `FILE`, or `FILE:STRENGTH`.
+///
+/// # Errors
+/// What is wrong with `text`, as a sentence.
+pub fn typed(text: &str) -> Result<(PathBuf, f32), String> {
+    let split = text
+        .rsplit_once(':')
+        .and_then(|(path, strength)| Some((path, strength.parse::<f32>().ok()?)));
+    let (path, strength) = split.unwrap_or((text, 1.0));
+    if path.is_empty() || !strength.is_finite() {
+        return Err(format!("{text:?} is not FILE or FILE:STRENGTH"));
+    }
+    Ok((path.into(), strength))
+}
 
 /// What an adapter's `keys`, with their shapes, change of the tensors in `table`.
 ///

@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use catalog::Wanted;
-use catalog::lora::{Kind as Change, changes};
+use catalog::lora::{Kind as Change, changes, typed};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -36,14 +36,8 @@ impl FromStr for Lora {
 
     /// `FILE` or `FILE:STRENGTH`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let split = text
-            .rsplit_once(':')
-            .and_then(|(path, strength)| Some((path, strength.parse::<f32>().ok()?)));
-        let (path, strength) = split.unwrap_or((text, 1.0));
-        if path.is_empty() || !strength.is_finite() {
-            return Err(format!("{text:?} is not FILE or FILE:STRENGTH"));
-        }
-        Ok(Self { path: path.into(), strength })
+        let (path, strength) = typed(text)?;
+        Ok(Self { path, strength })
     }
 }
 

@@ -2,7 +2,7 @@
 //! weights stay as they are.
 
 use crate::ggml::{Adapter, Adapters, Change, Source};
-use catalog::lora::{Kind, LoraError, changes};
+use catalog::lora::{Kind, LoraError, changes, typed};
 use catalog::{Given, Naming, Part, wan};
 use gguf::{File, Metadata};
 use half::{bf16, f16};
@@ -37,14 +37,8 @@ impl FromStr for Lora {
 
     /// `FILE` or `FILE:STRENGTH`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let split = text
-            .rsplit_once(':')
-            .and_then(|(path, strength)| Some((path, strength.parse::<f32>().ok()?)));
-        let (path, strength) = split.unwrap_or((text, 1.0));
-        if path.is_empty() || !strength.is_finite() {
-            return Err(format!("{text:?} is not FILE or FILE:STRENGTH"));
-        }
-        Ok(Self { path: path.into(), strength, of: Of::All })
+        let (path, strength) = typed(text)?;
+        Ok(Self { path, strength, of: Of::All })
     }
 }
 
