@@ -22,12 +22,17 @@ pub(crate) fn nearest_int(value: f32) -> i32 {
     ((value + MAGIC).to_bits() as i32 & MAGIC_BITS) - MAGIC_ZERO
 }
 
-/// `nearest_int`, then the nearest in `low..=high`, as floats.
+/// `nearest_int`, then the nearest in `low..=high`.
+#[inline(always)]
+pub(crate) fn nearest_clamped_int<S: Simd>(value: Lanes<S>, low: i32, high: i32) -> i32x16<S> {
+    let bits: i32x16<S> = (value + MAGIC).bitcast();
+    (bits & MAGIC_BITS).max(low + MAGIC_ZERO).min(high + MAGIC_ZERO) - MAGIC_ZERO
+}
+
+/// [`nearest_clamped_int`] as floats.
 #[inline(always)]
 pub(crate) fn nearest_clamped<S: Simd>(value: Lanes<S>, low: i32, high: i32) -> Lanes<S> {
-    let bits: i32x16<S> = (value + MAGIC).bitcast();
-    let clamped = (bits & MAGIC_BITS).max(low + MAGIC_ZERO).min(high + MAGIC_ZERO);
-    (clamped - MAGIC_ZERO).to_float()
+    nearest_clamped_int(value, low, high).to_float()
 }
 
 /// `nearest_int` of values that are in its range, as floats.

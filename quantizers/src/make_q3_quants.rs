@@ -56,33 +56,45 @@ impl<S: Simd> Fit<S> {
         }
         fit
     }
+}
 
-    /// Tries another code for each element; returns where there was a better one.
-    #[inline(always)]
-    fn round(&mut self, x: &[Lanes<S>; N]) -> Mask<S> {
-        let zero = splat(self.sumlx.simd, 0.0);
-        let mut changed = zero.simd_lt(zero);
-        for (&x, code) in x.iter().zip(&mut self.codes) {
-            let (w, old) = (x * x, *code);
-            let slx = self.sumlx - w * x * old;
-            let sl2 = self.suml2 - w * old * old;
+/// Tries another code for each element of fits; returns where there was a better one. Each step waits
+/// for the one before it, so that a processor does several fits in little more time than one.
+#[inline(always)]
+fn round<S: Simd, const G: usize>(fits: &mut [Fit<S>; G], x: &[[Lanes<S>; N]; G]) -> [Mask<S>; G] {
+    let zero = splat(fits[0].sumlx.simd, 0.0);
+    let mut changed = [zero.simd_lt(zero); G];
+    for i in 0..N {
+        // Sums without the element, and its code by them.
+        let mut without = [[zero; 3]; G];
+        let mut other = changed;
+        for g in 0..G {
+            let (fit, x) = (&fits[g], x[g][i]);
+            let (w, old) = (x * x, fit.codes[i]);
+            let slx = fit.sumlx - w * x * old;
+            let sl2 = fit.suml2 - w * old * old;
             let new = nearest_clamped(x * sl2 / slx, -NMAX, NMAX - 1);
-            let other = slx.simd_gt(zero) & new.simd_ne(old);
+            other[g] = slx.simd_gt(zero) & new.simd_ne(old);
+            without[g] = [slx, sl2, new];
+        }
+        for g in 0..G {
             // Few elements have another code at all.
-            if !other.any_true() {
+            if !other[g].any_true() {
                 continue;
             }
+            let (fit, x) = (&mut fits[g], x[g][i]);
+            let ([slx, sl2, new], w) = (without[g], x * x);
             let slx = slx + w * x * new;
             let sl2 = sl2 + w * new * new;
-            let gain = (slx * slx * self.suml2).simd_gt(self.sumlx * self.sumlx * sl2);
-            let better = other & sl2.simd_gt(zero) & gain;
-            *code = better.select(new, old);
-            self.sumlx = better.select(slx, self.sumlx);
-            self.suml2 = better.select(sl2, self.suml2);
-            changed |= better;
+            let gain = (slx * slx * fit.suml2).simd_gt(fit.sumlx * fit.sumlx * sl2);
+            let better = other[g] & sl2.simd_gt(zero) & gain;
+            fit.codes[i] = better.select(new, fit.codes[i]);
+            fit.sumlx = better.select(slx, fit.sumlx);
+            fit.suml2 = better.select(sl2, fit.suml2);
+            changed[g] |= better;
         }
-        changed
     }
+    changed
 }
 
 /// Groups of sixteen sub-blocks that are searched together.
@@ -98,14 +110,17 @@ pub(crate) fn make_q3_quants<'a, S: Simd>(
     let none = Fit { codes: [zero; N], sumlx: zero, suml2: zero, empty: zero.simd_lt(zero) };
     let mut fits = [none; GROUPS];
     let (mut open, mut count) = ([(0, 0); GROUPS * LANES], 0);
-    for (g, fit) in fits.iter_mut().enumerate() {
-        let x: [Lanes<S>; N] = columns(
+    let mut x = [[zero; N]; GROUPS];
+    for (g, (fit, x)) in fits.iter_mut().zip(&mut x).enumerate() {
+        *x = columns(
             simd,
             #[inline(always)]
             |lane| sub_block(g, lane),
         );
-        *fit = Fit::first(simd, &x);
-        let mut changed = fit.round(&x).to_bitmask();
+        *fit = Fit::first(simd, x);
+    }
+    for (g, changed) in round(&mut fits, &x).into_iter().enumerate() {
+        let mut changed = changed.to_bitmask();
         while changed != 0 {
             open[count] = (g, changed.trailing_zeros() as usize);
             count += 1;
@@ -131,7 +146,8 @@ pub(crate) fn make_q3_quants<'a, S: Simd>(
         }
         // Lanes beyond have sums of zero, which no code makes better.
         for _ in 1..ROUNDS {
-            if !fit.round(&x).any_true() {
+            let [changed] = round(std::array::from_mut(&mut fit), std::array::from_ref(&x));
+            if !changed.any_true() {
                 break;
             }
         }

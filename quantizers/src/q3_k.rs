@@ -6,7 +6,9 @@ use fearless_simd::prelude::*;
 use crate::Work;
 use crate::blocks::{QK_K, put_f16, put_pairs_of_bits};
 use crate::errors::LaneSums;
-use crate::lanes::{Group, LANES, Lanes, load, nearest_clamped, nearest_int, splat, store_codes};
+use crate::lanes::{
+    Group, LANES, Lanes, load, nearest_clamped_int, nearest_int, splat, store_bytes,
+};
 use crate::make_q3_quants::{GROUPS, make_q3_quants};
 use crate::make_qx_quants::{make_qx_quants, make_qx_quants_of_one};
 use crate::weights::{per_block, sum, sum_of_squares, weighted};
@@ -107,8 +109,9 @@ fn finish<S: Simd>(
             sums.add(x, splat(simd, 0.0));
             continue;
         }
-        let code = nearest_clamped(x / d, -NMAX, NMAX - 1);
-        store_codes(code + NMAX as f32, codes);
+        let code = nearest_clamped_int(x / d, -NMAX, NMAX - 1);
+        store_bytes(code + NMAX, codes);
+        let code: Lanes<S> = code.to_float();
         sums.add(x, code * d);
     }
     // Of each code its third bit, 32 apart in a byte.
