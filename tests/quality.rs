@@ -7,6 +7,7 @@ use gguf_video::ggml::{Device, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::{Collector, Machine, ModelFolder, Request, Silent, encode};
 use std::path::{Path, PathBuf};
+use std::{fs, thread};
 use to_gguf::{Job, Part, Recipe, Types};
 
 const INTRODUCTION: &str = include_str!("quality.md");
@@ -33,58 +34,114 @@ const TAUGHT: [&str; 8] = [
 const FRAMES: usize = 17;
 const STEPS: usize = 20;
 
-/// A row of the table.
+/// How an expert's matrices get their types.
+#[derive(Clone, Copy, PartialEq)]
+enum Mix {
+    OneType,
+    Published,
+    Boundary,
+    /// As many bytes as the published file of the name has, spent by measured error.
+    Filled(u64),
+}
+
+impl Mix {
+    fn name(self) -> &'static str {
+        match self {
+            Self::OneType => "one type",
+            Self::Published => "published",
+            Self::Boundary => "boundary",
+            Self::Filled(_) => "filled",
+        }
+    }
+}
+
+/// A row of the table, and what came of it.
 struct Row {
     quant: &'static str,
-    recipe: Recipe,
+    mix: Mix,
     imatrix: bool,
+    /// Bytes of the expert of the first steps.
+    bytes: u64,
+    /// Relative RMS error of its weights.
+    error: f64,
+    /// Over all clips, in decibels.
+    psnr: f64,
+    lowest: f64,
+    ssim: f64,
 }
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = converted(
-        folder.path(),
-        &Row { quant: "F32", recipe: Recipe::Published, imatrix: false },
-        None,
-    );
-    let reference: Vec<Vec<Frame>> = clips(&whole.0);
-    let matrix = taught(&whole.0, folder.path());
+    let (whole, ..) = converted(folder.path(), "F32", Mix::Published, None);
+    let reference = clips(&whole);
+    let matrix = taught(&whole, folder.path());
 
-    let mut lines = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for quant in QUANTS {
-        for (recipe, imatrix) in [
-            (Recipe::Uniform, false),
-            (Recipe::Published, false),
-            (Recipe::Published, true),
-            (Recipe::Boundary, true),
+        let mixed = MIXED.contains(&quant);
+        let mut published = 0;
+        for (mix, imatrix) in [
+            (Mix::OneType, false),
+            (Mix::Published, false),
+            (Mix::Published, true),
+            (Mix::Boundary, true),
+            (Mix::Filled(0), false),
         ] {
-            if recipe == Recipe::Uniform && !MIXED.contains(&quant) {
-                continue;
+            let mix = match mix {
+                Mix::OneType | Mix::Filled(_) if !mixed => continue,
+                Mix::Filled(_) => Mix::Filled(published),
+                mix => mix,
+            };
+            let (model, bytes, error) =
+                converted(folder.path(), quant, mix, imatrix.then_some(&matrix));
+            if mix == Mix::Published {
+                published = bytes;
             }
-            let row = Row { quant, recipe, imatrix };
-            let (model, bytes, error) = converted(folder.path(), &row, imatrix.then_some(&matrix));
-            let pairs = || reference.iter().zip(clips(&model)).collect::<Vec<_>>();
-            let values: Vec<(f64, f64)> = pairs().iter().map(|(a, b)| compared(a, b)).collect();
+            let shown = clips(&model);
+            let values: Vec<(f64, f64)> =
+                reference.iter().zip(&shown).map(|(a, b)| compared(a, b)).collect();
             let mean = |of: fn(&(f64, f64)) -> f64| {
                 values.iter().map(of).sum::<f64>() / values.len() as f64
             };
-            let worst = values.iter().map(|v| v.0).fold(f64::INFINITY, f64::min);
-            let recipe = match recipe {
-                Recipe::Uniform => "one type",
-                Recipe::Published => "published",
-                Recipe::Boundary => "boundary",
+            let row = Row {
+                quant,
+                mix,
+                imatrix,
+                bytes,
+                error,
+                psnr: mean(|v| v.0),
+                lowest: values.iter().map(|v| v.0).fold(f64::INFINITY, f64::min),
+                ssim: mean(|v| v.1),
             };
-            lines.push(format!(
-                "| {quant} | {recipe} | {} | {:.2} | {error:.4} | {:.1} | {worst:.1} | {:.4} |",
-                if imatrix { "yes" } else { "" },
-                bytes as f64 / 1e6,
-                mean(|v| v.0),
-                mean(|v| v.1)
-            ));
+            progress(&row.line());
+            rows.push(row);
         }
     }
-    let table = "| quantization | recipe | imatrix | MB of an expert | error of its weights | PSNR, dB | lowest | SSIM |\n| --- | --- | --- | --- | --- | --- | --- | --- |";
-    print(&format!("{}\n{table}\n{}", INTRODUCTION.trim_end(), lines.join("\n")));
+    fs::write(repository("docs/quality.svg"), plot(&rows)).unwrap();
+    let table = "| quantization | types | imatrix | MB of an expert | error of its weights | PSNR, dB | lowest | SSIM |\n| --- | --- | --- | --- | --- | --- | --- | --- |";
+    let lines: Vec<String> = rows.iter().map(Row::line).collect();
+    print(&format!("{}\n\n{table}\n{}", INTRODUCTION.trim_end(), lines.join("\n")));
+}
+
+impl Row {
+    fn line(&self) -> String {
+        format!(
+            "| {} | {} | {} | {:.2} | {:.4} | {:.1} | {:.1} | {:.4} |",
+            self.quant,
+            self.mix.name(),
+            if self.imatrix { "yes" } else { "" },
+            self.bytes as f64 / 1e6,
+            self.error,
+            self.psnr,
+            self.lowest,
+            self.ssim
+        )
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what it waits for")]
+fn progress(line: &str) {
+    eprintln!("{line}");
 }
 
 #[expect(clippy::print_stdout, reason = "the page")]
@@ -92,13 +149,23 @@ fn print(page: &str) {
     println!("{page}");
 }
 
-/// The demo as `row` says, bytes of its high-noise expert, and the relative RMS error of its weights.
-fn converted(folder: &Path, row: &Row, matrix: Option<&[PathBuf; 2]>) -> (ModelFolder, u64, f64) {
-    let Row { quant, recipe, imatrix } = *row;
-    let output = folder.join(format!("{quant}-{recipe:?}-{imatrix}"));
+/// The demo's files, bytes of its high-noise expert, and the relative RMS error of that expert's weights.
+fn converted(
+    folder: &Path,
+    quant: &'static str,
+    mix: Mix,
+    matrix: Option<&[PathBuf; 2]>,
+) -> (ModelFolder, u64, f64) {
+    let output = folder.join(format!("{quant}-{}-{}", mix.name(), matrix.is_some()));
+    let recipe = match mix {
+        Mix::OneType => Recipe::Uniform,
+        Mix::Boundary => Recipe::Boundary,
+        Mix::Published | Mix::Filled(_) => Recipe::Published,
+    };
     let job = Job {
         name: "demo".into(),
         types: Types { recipe, ..Types::default() },
+        target_size: if let Mix::Filled(bytes) = mix { Some(bytes) } else { None },
         imatrix_high: matrix.map(|[high, _]| high.clone()),
         imatrix_low: matrix.map(|[_, low]| low.clone()),
         ..Job::new(repository("demo/checkpoint"), &output, &[quant.parse().unwrap()])
@@ -109,10 +176,21 @@ fn converted(folder: &Path, row: &Row, matrix: Option<&[PathBuf; 2]>) -> (ModelF
     (open_model(&output), bytes, error)
 }
 
+/// Clips of all prompts, each on one thread: their sum is what takes time.
 fn clips(model: &ModelFolder) -> Vec<Vec<Frame>> {
-    let demo = Demo::new(model.clone(), 2);
-    let order = |(prompt, seed)| Order { prompt, side: 128, frames: FRAMES, steps: STEPS, seed };
-    PROMPTS.iter().map(|&of| demo.clip(order(of))).collect()
+    let clip = |(prompt, seed)| {
+        let order = Order { prompt, side: 128, frames: FRAMES, steps: STEPS, seed };
+        Demo::new(model.clone(), 1).clip(order)
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let each = PROMPTS.len().div_ceil(workers);
+    thread::scope(|scope| {
+        let start = |prompts: &'static [(&'static str, u64)]| {
+            scope.spawn(move || prompts.iter().copied().map(clip).collect::<Vec<_>>())
+        };
+        let started: Vec<_> = PROMPTS.chunks(each).map(start).collect();
+        started.into_iter().flat_map(|worker| worker.join().expect("clips")).collect()
+    })
 }
 
 /// Importance matrices of both experts.
@@ -184,4 +262,78 @@ fn ssim(a: &Frame, b: &Frame) -> f64 {
         }
     }
     sum / f64::from(windows)
+}
+
+/// Size against PSNR: a colour for each way of choosing types, a line through its sizes.
+fn plot(rows: &[Row]) -> String {
+    const SERIES: [(&str, bool, &str); 5] = [
+        ("one type", false, "#888888"),
+        ("published", false, "#1f77b4"),
+        ("published", true, "#2ca02c"),
+        ("boundary", true, "#d62728"),
+        ("filled", false, "#9467bd"),
+    ];
+    let (width, height, left, bottom) = (760.0, 440.0, 60.0, 50.0);
+    let range = |of: fn(&Row) -> f64| {
+        let fold = |(low, high): (f64, f64), value: f64| (low.min(value), high.max(value));
+        rows.iter().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), fold)
+    };
+    let megabytes = |row: &Row| row.bytes as f64 / 1e6;
+    let ((x0, x1), (y0, y1)) = (range(|row| row.bytes as f64 / 1e6), range(|row| row.psnr));
+    let x = |value: f64| left + 20.0 + (value - x0) / (x1 - x0) * (width - left - 60.0);
+    let y =
+        |value: f64| height - bottom - 15.0 - (value - y0) / (y1 - y0) * (height - bottom - 45.0);
+
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n\
+         <path d=\"M{left} 15V{base}H{width}\" fill=\"none\" stroke=\"black\"/>\n\
+         <text x=\"{middle}\" y=\"{under}\" text-anchor=\"middle\">MB of an expert</text>\n\
+         <text x=\"{left}\" y=\"12\">PSNR, dB</text>\n",
+        base = height - bottom,
+        middle = width / 2.0,
+        under = height - 12.0,
+    );
+    for tick in (x0.ceil() as i64)..=(x1.floor() as i64) {
+        let (at, under) = (x(tick as f64), height - bottom + 16.0);
+        svg += &format!("<text x=\"{at:.1}\" y=\"{under}\" text-anchor=\"middle\">{tick}</text>\n");
+    }
+    for tick in ((y0 / 5.0).ceil() as i64)..=((y1 / 5.0).floor() as i64) {
+        let (value, before) = (tick * 5, left - 6.0);
+        let at = y(value as f64);
+        svg += &format!("<text x=\"{before}\" y=\"{at:.1}\" text-anchor=\"end\">{value}</text>\n");
+    }
+    for (place, (mix, imatrix, colour)) in SERIES.into_iter().enumerate() {
+        let mut of: Vec<&Row> =
+            rows.iter().filter(|row| row.mix.name() == mix && row.imatrix == imatrix).collect();
+        of.sort_by_key(|row| row.bytes);
+        let points: Vec<String> =
+            of.iter().map(|row| format!("{:.1},{:.1}", x(megabytes(row)), y(row.psnr))).collect();
+        svg += &format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\"/>\n",
+            points.join(" ")
+        );
+        for row in &of {
+            svg += &format!(
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>\n",
+                x(megabytes(row)),
+                y(row.psnr)
+            );
+            if mix == "published" && !imatrix {
+                svg += &format!(
+                    "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>\n",
+                    x(megabytes(row)) + 7.0,
+                    y(row.psnr) + 13.0,
+                    row.quant
+                );
+            }
+        }
+        let label = if imatrix { format!("{mix}, imatrix") } else { mix.to_owned() };
+        svg += &format!(
+            "<text x=\"{}\" y=\"{}\" fill=\"{colour}\">{label}</text>\n",
+            left + 15.0,
+            30 + 16 * place
+        );
+    }
+    svg + "</svg>\n"
 }
