@@ -1,5 +1,5 @@
 //! Arrows between the runtime's folders point one way, `unsafe` stays where it belongs, and CONTRIBUTING's
-//! table lists every folder.
+//! tables list what is there.
 
 use e2e::repository;
 use std::collections::BTreeSet;
@@ -167,4 +167,43 @@ fn every_folder_is_in_contributing() {
         }
     }
     assert_lists("Where things are", &folders);
+}
+
+/// The names in the sections of a `Cargo.toml` whose name ends with `dependencies`, each with what
+/// is said of it.
+fn dependencies(manifest: &str) -> Vec<(String, String)> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in manifest.lines() {
+        if let Some(section) = line.strip_prefix('[') {
+            inside = section.trim_end_matches(']').ends_with("dependencies");
+        } else if inside && !line.starts_with('#') && !line.trim().is_empty() {
+            let end = line.find(['.', ' ', '=']).expect("a name and a value");
+            found.push((line[..end].to_owned(), line[end..].to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_dependency_has_its_reason_and_its_use() {
+    let (mut named, mut shared, mut used) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for file in tracked().iter().filter(|file| file.ends_with("Cargo.toml")) {
+        for (name, said) in dependencies(&fs::read_to_string(repository(file)).unwrap()) {
+            if said.contains("workspace") {
+                used.insert(name);
+            } else if !said.contains("path = ") {
+                if file == "Cargo.toml" {
+                    shared.insert(name.clone());
+                }
+                named.insert(name);
+            }
+        }
+    }
+    assert!(shared.len() > 20, "has the workspace's table moved? {shared:?}");
+    let unused: Vec<_> = shared.difference(&used).collect();
+    assert!(unused.is_empty(), "no package uses {unused:?}");
+    assert_lists("Dependencies", &named);
+    let names = listed("Dependencies");
+    assert!(names.is_sorted(), "{names:?}");
 }
