@@ -1,5 +1,5 @@
-//! Arrows between the runtime's folders point one way, `unsafe` stays where it belongs, and CONTRIBUTING's
-//! tables list what is there.
+//! Arrows between the runtime's folders point one way, `unsafe` stays where it belongs, files stay
+//! short, and CONTRIBUTING's tables list what is there.
 
 use e2e::repository;
 use std::collections::BTreeSet;
@@ -206,4 +206,17 @@ fn every_dependency_has_its_reason_and_its_use() {
     assert_lists("Dependencies", &named);
     let names = listed("Dependencies");
     assert!(names.is_sorted(), "{names:?}");
+}
+
+/// House rule 2.
+#[test]
+fn files_say_why_they_exist_and_why_they_are_long() {
+    for file in tracked().iter().filter(|file| file.ends_with(".rs")) {
+        let text = fs::read_to_string(repository(file)).unwrap();
+        let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        assert!(!head.is_empty(), "{file} doesn't say why it exists");
+        let lines = text.lines().count();
+        assert!(lines <= 600, "{file} has {lines} lines");
+        assert!(lines <= 400 || head.contains("Long, because "), "{file}: why {lines} lines?");
+    }
 }

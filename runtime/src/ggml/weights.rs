@@ -1,4 +1,5 @@
-//! The tensors of one model file on one device, immutable once loaded.
+//! The tensors of one model file on one device, immutable once loaded. Long, because a parameter, the
+//! scope in which it is looked up and the memory that both keep alive are private to each other.
 
 use super::adapter::{Adapter, Adapters};
 use super::graph::Node;
