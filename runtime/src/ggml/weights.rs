@@ -328,10 +328,6 @@ impl<'w> Scope<'w> {
         Ok(Param { raw, store: store.clone() })
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        self.weights.0.file.tensor(&self.join(&name)).is_some()
-    }
-
     /// Says that this model knows the tensors below here and doesn't need them.
     pub fn skip(&self) {
         let prefix = format!("{}.", self.prefix);
