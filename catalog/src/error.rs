@@ -23,11 +23,11 @@ pub enum Error {
     #[error("{}: tensor {tensor:?} is {found:?}, by {by} it must be {wanted:?}", file.display())]
     Mismatch { file: PathBuf, tensor: String, found: Vec<u64>, wanted: Vec<u64>, by: &'static str },
     #[error(
-        "{}: a transformer of {inputs} input and {outputs} output channels is none of the models \
-         that are known",
+        "{}: a transformer of {inputs} input and {outputs} output channels{beside} is none of the \
+         models that are known",
         file.display()
     )]
-    Channels { file: PathBuf, inputs: u32, outputs: u32 },
+    Channels { file: PathBuf, inputs: u32, outputs: u32, beside: &'static str },
     #[error(
         "{}: nothing tells which transformer this is, {}",
         file.display(), choices.join(" or ")

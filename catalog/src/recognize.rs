@@ -4,7 +4,7 @@
 use gguf::Metadata;
 use std::path::Path;
 
-use crate::{Error, Given, Matched, Naming, Part, Variant, clip, umt5, wan, wan_vae};
+use crate::{Error, Given, Images, Matched, Naming, Part, Variant, clip, umt5, wan, wan_vae};
 
 /// What programs put before the names of the one model that a file holds.
 const PREFIXES: [&str; 4] = [
@@ -17,8 +17,6 @@ const PREFIXES: [&str; 4] = [
 const SPIECE: &str = "spiece_model";
 /// `wan/configs/shared_config.py`, which no shape tells.
 const EPSILON: f32 = 1e-6;
-/// From this width on, shapes don't tell a model of one transformer from one of two.
-const LARGE: u32 = 3072;
 
 /// A file that was recognized.
 #[derive(Clone, Debug)]
@@ -119,31 +117,45 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Models and experts that have these shapes.
+/// Whether a model has tensors of these sizes, whatever its width and its number of blocks.
+fn fits(variant: &Variant, sizes: &wan::Sizes) -> bool {
+    variant.channels == (sizes.in_channels, sizes.out_channels)
+        && variant.image_encoder == sizes.image_dim.is_some()
+        && (variant.images == Images::FirstAndLast) == sizes.image_positions.is_some()
+        && (variant.images == Images::Control) == sizes.vace.is_some()
+}
+
+/// Models and experts that have these shapes: nothing in them tells one transformer from one of two.
 fn candidates(
     given: &Given<'_>,
     sizes: &wan::Sizes,
 ) -> Result<Vec<(&'static Variant, Part)>, Error> {
-    let small = sizes.dim < LARGE;
-    let (single, two) = match (sizes.in_channels, sizes.out_channels) {
-        _ if sizes.vace.is_some() && small => (Some("wan2.1-vace-1.3b"), None),
-        _ if sizes.vace.is_some() => (Some("wan2.1-vace-14b"), Some("wan2.2-vace-a14b")),
-        (16, 16) if small => (Some("wan2.1-t2v-1.3b"), Some("wan2.2-t2v-a14b")),
-        (16, 16) => (Some("wan2.1-t2v-14b"), Some("wan2.2-t2v-a14b")),
-        (36, 16) if sizes.image_positions.is_some() => (Some("wan2.1-flf2v-14b"), None),
-        (36, 16) if sizes.image_dim.is_some() => (Some("wan2.1-i2v-14b"), None),
-        (36, 16) => (None, Some("wan2.2-i2v-a14b")),
-        (48, 48) => (Some("wan2.2-ti2v-5b"), None),
-        (inputs, outputs) => {
-            return Err(Error::Channels { file: given.path.to_owned(), inputs, outputs });
-        }
+    let of = |two: bool| {
+        Variant::nearest(sizes.dim, |v| v.two_experts() == two && fits(v, sizes)).into_iter()
     };
-    let of = |name| Variant::named(name).expect("a name of the registry");
-    let mut found: Vec<_> = single.map(|name| (of(name), Part::Single)).into_iter().collect();
-    if let Some(name) = two {
-        found.extend([(of(name), Part::HighNoise), (of(name), Part::LowNoise)]);
+    let mut found: Vec<_> = of(false).map(|variant| (variant, Part::Single)).collect();
+    let experts = [Part::HighNoise, Part::LowNoise];
+    found.extend(of(true).flat_map(|variant| experts.map(|part| (variant, part))));
+    if found.is_empty() {
+        let &wan::Sizes { in_channels: inputs, out_channels: outputs, .. } = sizes;
+        let beside = match (sizes.image_dim, sizes.vace) {
+            (_, Some(_)) => " and VACE's blocks",
+            (Some(_), None) => " and attention to an image",
+            (None, None) => "",
+        };
+        return Err(Error::Channels { file: given.path.to_owned(), inputs, outputs, beside });
     }
     Ok(found)
+}
+
+/// Leaves those that `like` takes, if there are any.
+fn narrow(
+    candidates: &mut Vec<(&'static Variant, Part)>,
+    like: impl Fn(&(&'static Variant, Part)) -> bool,
+) {
+    if candidates.iter().any(&like) {
+        candidates.retain(like);
+    }
 }
 
 /// Which of the candidates it is, and a sentence about how that is known.
@@ -180,16 +192,13 @@ fn chosen(
         let &(variant, part) = found.ok_or(Error::NoExpert { file, title, part: missing })?;
         return Ok((variant, part, how));
     }
-    let says = |version: &str| names.iter().any(|name| plain(name).contains(version));
-    if says("wan21") {
-        candidates.retain(|(_, part)| *part == Part::Single);
-    } else if says("wan22") {
-        candidates.retain(|(variant, _)| variant.name.starts_with("wan2.2"));
-    }
+    let says = |version: &str| names.iter().any(|name| plain(name).contains(&plain(version)));
+    narrow(&mut candidates, |(variant, _)| says(variant.version()));
+    let off = |(variant, _): &(&Variant, Part)| variant.dim.abs_diff(sizes.dim);
+    let least = candidates.iter().map(off).min();
+    narrow(&mut candidates, |candidate| Some(off(candidate)) == least);
     match candidates[..] {
         [(variant, part)] => Ok((variant, part, None)),
-        // Nobody has published two experts as narrow as this.
-        [(variant, Part::Single), ..] if sizes.dim < LARGE => Ok((variant, Part::Single, None)),
         _ => {
             let choice = |(variant, part): (&Variant, Part)| {
                 format!("{} {}", variant.name, part.expert().unwrap_or_default())

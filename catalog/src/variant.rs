@@ -53,7 +53,7 @@ pub struct Variant {
     pub frames: u32,
     /// Frames a second.
     pub fps: u32,
-    /// Channels of the transformer's width, by which models of one shape family differ.
+    /// Channels of the transformer's width, which tells models apart that have the same tensors.
     pub dim: u32,
     /// Channels of the transformer's input and output.
     pub channels: (u32, u32),
@@ -63,6 +63,23 @@ impl Variant {
     /// The model of that name.
     pub fn named(name: &str) -> Option<&'static Variant> {
         VARIANTS.iter().find(|variant| variant.name == name)
+    }
+
+    /// Of the models that `fits` takes, the one that is nearest to `dim` channels wide, and the first
+    /// of several: so a checkpoint that was made small for a test is some model, too.
+    pub fn nearest(dim: u32, fits: impl Fn(&Variant) -> bool) -> Option<&'static Variant> {
+        let fitting = VARIANTS.iter().filter(|variant| fits(variant));
+        fitting.min_by_key(|variant| variant.dim.abs_diff(dim))
+    }
+
+    /// The family's version, with which the name begins: `wan2.2`.
+    pub fn version(&self) -> &'static str {
+        self.name.split('-').next().unwrap_or(self.name)
+    }
+
+    /// Whether it has a transformer for the first steps and another for the last.
+    pub fn two_experts(&self) -> bool {
+        self.boundary_ratio.is_some()
     }
 
     /// The guidance scale of a transformer.
@@ -138,7 +155,7 @@ const WAN21: Variant = Variant {
 };
 
 /// Every model that is known.
-pub const VARIANTS: [Variant; 10] = [
+pub const VARIANTS: &[Variant] = &[
     A14B,
     Variant {
         name: "wan2.2-i2v-a14b",

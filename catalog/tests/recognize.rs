@@ -1,7 +1,8 @@
 //! What files are taken for that do not say it: tables of published sizes as files have them.
 
 use catalog::{
-    Error, Given, Naming, Part, Recognized, Wanted, clip, recognize, umt5, wan, wan_vae,
+    Error, Given, Images, Naming, Part, Recognized, VARIANTS, Wanted, clip, recognize, umt5, wan,
+    wan_vae,
 };
 use gguf::Metadata;
 use std::path::Path;
@@ -91,6 +92,39 @@ fn shapes_and_names_of_files_tell_the_models() {
     );
 }
 
+/// A model whose tensors are those of another in the registry would be called that.
+#[test]
+fn the_tensors_of_every_variant_tell_it() {
+    for variant in VARIANTS {
+        let sizes = wan::Sizes {
+            heads: variant.dim / 128,
+            dim: variant.dim,
+            in_channels: variant.channels.0,
+            out_channels: variant.channels.1,
+            image_dim: variant.image_encoder.then_some(1280),
+            image_positions: (variant.images == Images::FirstAndLast).then_some(514),
+            vace: (variant.images == Images::Control).then_some((1, 96)),
+            ..SMALL
+        };
+        let parts = match variant.two_experts() {
+            true => &[Part::HighNoise, Part::LowNoise][..],
+            false => &[Part::Single],
+        };
+        for &part in parts {
+            let found = of("x.safetensors", &originals(&sizes), None, Some(part)).unwrap();
+            assert_eq!((found.variant, found.part), (Some(variant), part));
+        }
+    }
+}
+
+#[test]
+fn names_with_the_version_of_no_candidate_tell_nothing() {
+    let image = wan::Sizes { in_channels: 36, image_dim: Some(1280), ..LARGE };
+    is("wan2.2_i2v.safetensors", &image, "wan2.1-i2v-14b", Part::Single);
+    // The narrow one of the two is the one transformer.
+    is("model.safetensors", &wan::Sizes { dim: 2048, ..SMALL }, "wan2.1-t2v-1.3b", Part::Single);
+}
+
 #[test]
 fn what_nothing_tells_is_an_error_with_the_choices() {
     let choices = |file: &str, sizes: &wan::Sizes| match of(file, &originals(sizes), None, None) {
@@ -112,7 +146,10 @@ fn what_nothing_tells_is_an_error_with_the_choices() {
     assert_eq!(error.to_string(), text);
     let odd = wan::Sizes { in_channels: 52, ..LARGE };
     let error = of("fun.safetensors", &originals(&odd), None, None).unwrap_err();
-    assert!(error.to_string().contains("52 input and 16 output channels"), "{error}");
+    assert!(error.to_string().contains("52 input and 16 output channels is none"), "{error}");
+    let odd = wan::Sizes { image_dim: Some(1280), ..SMALL };
+    let error = of("x.safetensors", &originals(&odd), None, None).unwrap_err();
+    assert!(error.to_string().contains("16 output channels and attention to an image"), "{error}");
 }
 
 #[test]

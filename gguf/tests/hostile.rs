@@ -2,7 +2,7 @@
 //! refused for its own reason, without a panic, a hang or an allocation of the size it claims.
 //!
 //! `GGUF_SEEDS=FOLDER` keeps the files of up to 4 KiB in a folder, named by their hash: the corpus of
-//! `fuzz/`.
+//! `fuzz/`. Long, because a list of all defects is one thing.
 
 use std::error::Error as _;
 use std::fs;

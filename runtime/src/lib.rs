@@ -1,4 +1,4 @@
-//! gguf-video: text to video with open models on ggml.
+//! gguf-video: videos of prompts and images with open models, on ggml.
 //!
 //! Arrows point one way, and a test holds them to it:
 //!

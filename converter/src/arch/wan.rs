@@ -2,8 +2,8 @@
 //! they are: its pipeline and their configurations tell.
 
 use anyhow::{Result, ensure};
-use catalog::Variant;
 use catalog::wan::{PATCH, Sizes};
+use catalog::{Images, Variant};
 use gguf::Metadata;
 use serde_json::Value;
 
@@ -12,8 +12,6 @@ use crate::source::{Config, Folder};
 
 /// The largest model in existence has 40.
 const MOST_LAYERS: u64 = 1024;
-/// Below this width, a model of text to video is the 1.3B.
-const LARGE: u32 = 3072;
 /// What becomes text and images to video, by the class of the pipeline.
 const TEXT: &str = "WanPipeline";
 const IMAGE: &str = "WanImageToVideoPipeline";
@@ -67,19 +65,17 @@ fn variant(folder: &Folder, two: bool) -> Result<&'static Variant> {
     let encoder = folder.class("image_encoder")?;
     let each_token = index.flag("expand_timesteps", false)?;
     let config = folder.config("transformer")?;
-    let name = match (class, each_token, two) {
-        (_, true, false) => "wan2.2-ti2v-5b",
-        (TEXT, false, true) => "wan2.2-t2v-a14b",
-        (TEXT, false, false) if width(&config)? < LARGE => "wan2.1-t2v-1.3b",
-        (TEXT, false, false) => "wan2.1-t2v-14b",
-        (_, false, true) => "wan2.2-i2v-a14b",
-        (_, false, false) if !config.get("pos_embed_seq_len").is_null() => "wan2.1-flf2v-14b",
-        (_, false, false) => "wan2.1-i2v-14b",
+    let images = match (class, each_token, two) {
+        (_, true, false) => Images::MaybeFirst,
         (_, true, true) => {
             return Err(index.wrong("expand_timesteps", "false, as it must be with transformer_2"));
         }
+        (TEXT, ..) => Images::None,
+        (_, _, false) if !config.get("pos_embed_seq_len").is_null() => Images::FirstAndLast,
+        _ => Images::First,
     };
-    let variant = Variant::named(name).expect("a name of the registry");
+    let like = |v: &Variant| v.images == images && v.two_experts() == two;
+    let variant = Variant::nearest(width(&config)?, like).expect("the registry has each kind");
     let title = variant.title;
     match (variant.image_encoder, encoder) {
         (true, None) => anyhow::bail!(
@@ -162,4 +158,58 @@ fn sizes(config: &Config, variant: &Variant) -> Result<Sizes> {
         image_positions: positions,
         vace: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catalog::VARIANTS;
+    use serde_json::json;
+    use std::fs;
+
+    /// A model that nothing here tells from another in the registry would be converted as that one.
+    #[test]
+    fn the_configurations_of_every_variant_tell_it() {
+        for wanted in VARIANTS.iter().filter(|variant| variant.images != Images::Control) {
+            let encoder = wanted.image_encoder.then_some(["t", "CLIPVisionModel"]);
+            let features = wanted.image_encoder.then_some(1280);
+            let positions = (wanted.images == Images::FirstAndLast).then_some(514);
+            let classes = match wanted.images {
+                Images::None => &[TEXT][..],
+                Images::MaybeFirst => &[TEXT, IMAGE],
+                _ => &[IMAGE],
+            };
+            for class in classes {
+                let source = tempfile::tempdir().unwrap();
+                for (file, values) in [
+                    (
+                        "model_index.json",
+                        json!({
+                            "_class_name": class,
+                            "expand_timesteps": wanted.expand_timesteps(),
+                            "image_encoder": encoder,
+                        }),
+                    ),
+                    (
+                        "transformer/config.json",
+                        json!({
+                            "attention_head_dim": 128,
+                            "num_attention_heads": wanted.dim / 128,
+                            "image_dim": features,
+                            "pos_embed_seq_len": positions,
+                        }),
+                    ),
+                    ("image_encoder/config.json", json!({ "hidden_size": features })),
+                    ("vae/config.json", json!({ "z_dim": wanted.channels.1 })),
+                ] {
+                    let path = source.path().join(file);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, values.to_string()).unwrap();
+                }
+                let folder = Folder::open(source.path()).unwrap();
+                let found = variant(&folder, wanted.two_experts()).unwrap();
+                assert_eq!(found.name, wanted.name, "{class}");
+            }
+        }
+    }
 }

@@ -73,7 +73,7 @@ impl Rounding {
 }
 
 /// What `to-gguf` writes.
-const TYPES: [DType; 13] = [
+const TYPES: [DType; 15] = [
     DType::F32,
     DType::F16,
     DType::BF16,
@@ -85,6 +85,8 @@ const TYPES: [DType; 13] = [
     DType::Q4_K,
     DType::Q4_1,
     DType::Q4_0,
+    DType::IQ4_NL,
+    DType::IQ4_XS,
     DType::Q3_K,
     DType::Q2_K,
 ];

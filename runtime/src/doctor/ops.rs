@@ -217,6 +217,15 @@ mod tests {
         assert!(op.reason.unwrap().contains("F32"));
     }
 
+    #[test]
+    fn every_type_that_the_converter_writes_is_tested() {
+        let names: Vec<_> = all(Family::Cpu).into_iter().map(|op| op.name).collect();
+        for dtype in to_gguf::QUANTIZED {
+            let name = format!("linear {dtype}");
+            assert!(names.contains(&name), "no {name:?}");
+        }
+    }
+
     /// The tolerances of GPUs are no wider than what their rounding needs.
     #[test]
     fn tolerances_follow_the_weights_type() {

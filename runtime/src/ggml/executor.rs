@@ -1,4 +1,5 @@
-//! Runs graphs on one backend.
+//! Runs graphs on one backend. Long, because what happens to a graph, and in which order, is one
+//! function, to be read from its top to its end.
 
 use super::graph::{Guard, Node, Taps, Values, Write};
 use super::probe::Probe;

@@ -12,6 +12,8 @@ pub struct HostTensor {
 }
 
 impl HostTensor {
+    /// `data` in the order of PyTorch: the last dimension of `shape` runs fastest. Panics unless it has
+    /// as many values.
     #[track_caller]
     pub fn new(shape: impl Into<Shape>, data: impl Into<Arc<[f32]>>) -> Self {
         let (shape, data) = (shape.into(), data.into());
@@ -19,6 +21,7 @@ impl HostTensor {
         Self { shape, data }
     }
 
+    /// All values 0.
     #[track_caller]
     pub fn zeros(shape: impl Into<Shape>) -> Self {
         let shape = shape.into();

@@ -1,4 +1,5 @@
-//! The tensors of one model file on one device, immutable once loaded.
+//! The tensors of one model file on one device, immutable once loaded. Long, because a parameter, the
+//! scope in which it is looked up and the memory that both keep alive are private to each other.
 
 use super::adapter::{Adapter, Adapters};
 use super::graph::Node;
@@ -325,10 +326,6 @@ impl<'w> Scope<'w> {
         };
         store.derived.borrow_mut().push(block);
         Ok(Param { raw, store: store.clone() })
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.weights.0.file.tensor(&self.join(&name)).is_some()
     }
 
     /// Says that this model knows the tensors below here and doesn't need them.

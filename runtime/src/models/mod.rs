@@ -59,6 +59,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// Of a model that sees text alone.
     pub fn text(text: &'a HostTensor) -> Self {
         Self { text, image: None }
     }

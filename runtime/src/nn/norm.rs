@@ -10,10 +10,12 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// Of rows of `dim`.
     pub fn new(w: Scope<'_>, dim: i64, eps: f32) -> Result<Self, LoadError> {
         Ok(Self { weight: w.param("weight", [dim])?, bias: w.param("bias", [dim])?, eps })
     }
 
+    /// `x`: `[.., dim]`, each row by itself.
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
         x.layer_norm(self.eps) * &self.weight + &self.bias
@@ -27,10 +29,12 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// Of rows of `dim`.
     pub fn new(w: Scope<'_>, dim: i64, eps: f32) -> Result<Self, LoadError> {
         Ok(Self { weight: w.param("weight", [dim])?, eps })
     }
 
+    /// `x`: `[.., dim]`, each row by itself.
     #[track_caller]
     pub fn forward<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
         x.rms_norm(self.eps) * &self.weight

@@ -102,11 +102,7 @@ pub fn variant(config: &Config) -> &'static Variant {
     let named = Variant::named(&config.variant);
     let channels = (config.in_channels as u32, config.out_channels as u32);
     let two = config.boundary_ratio.is_some();
-    let like = |v: &&Variant| v.channels == channels && v.boundary_ratio.is_some() == two;
-    let near = || {
-        let dim = config.dim as u32;
-        let all = catalog::VARIANTS.iter().filter(like);
-        all.min_by_key(|variant| variant.dim.abs_diff(dim))
-    };
+    let like = |v: &Variant| v.channels == channels && v.two_experts() == two;
+    let near = || Variant::nearest(config.dim as u32, like);
     named.or_else(near).unwrap_or(&catalog::VARIANTS[0])
 }

@@ -1,4 +1,5 @@
-//! Every op on contiguous, narrowed and permuted inputs, against a naive loop.
+//! Every op on contiguous, narrowed and permuted inputs, against a naive loop. Long, because every op
+//! has its loop here.
 
 use crate::ggml::{
     Device, DeviceTensor, Executor, Family, Graph, HostTensor, Precision, Storage, Tensor, Work,

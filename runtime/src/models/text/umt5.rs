@@ -80,10 +80,10 @@ impl UMT5Attention {
     fn new(w: &Scope<'_>, cfg: &Config) -> Result<Self, LoadError> {
         let (dim, inner) = (cfg.dim, cfg.num_heads * cfg.head_dim);
         Ok(Self {
-            q: Linear::new(w.at("attn_q"), dim, inner)?,
-            k: Linear::new(w.at("attn_k"), dim, inner)?,
-            v: Linear::new(w.at("attn_v"), dim, inner)?,
-            o: Linear::new(w.at("attn_o"), inner, dim)?,
+            q: Linear::without_bias(w.at("attn_q"), dim, inner)?,
+            k: Linear::without_bias(w.at("attn_k"), dim, inner)?,
+            v: Linear::without_bias(w.at("attn_v"), dim, inner)?,
+            o: Linear::without_bias(w.at("attn_o"), inner, dim)?,
             relative_attention_bias: w.param("attn_rel_b.weight", [cfg.buckets, cfg.num_heads])?,
             num_heads: cfg.num_heads,
             head_dim: cfg.head_dim,
@@ -118,9 +118,9 @@ impl UMT5Block {
             attn_norm: RmsNorm::new(w.at("attn_norm"), cfg.dim, cfg.eps)?,
             attention: UMT5Attention::new(&w, cfg)?,
             ffn_norm: RmsNorm::new(w.at("ffn_norm"), cfg.dim, cfg.eps)?,
-            wi_0: Linear::new(w.at("ffn_gate"), cfg.dim, cfg.ffn_dim)?,
-            wi_1: Linear::new(w.at("ffn_up"), cfg.dim, cfg.ffn_dim)?,
-            wo: Linear::new(w.at("ffn_down"), cfg.ffn_dim, cfg.dim)?,
+            wi_0: Linear::without_bias(w.at("ffn_gate"), cfg.dim, cfg.ffn_dim)?,
+            wi_1: Linear::without_bias(w.at("ffn_up"), cfg.dim, cfg.ffn_dim)?,
+            wo: Linear::without_bias(w.at("ffn_down"), cfg.ffn_dim, cfg.dim)?,
         })
     }
 

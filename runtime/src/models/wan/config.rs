@@ -16,12 +16,16 @@ const MASK: i64 = 4;
 /// Which part of the noise schedule a transformer was trained for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expert {
+    /// Its first part: timesteps from [`Config::boundary_ratio`] on.
     HighNoise,
+    /// The rest of it.
     LowNoise,
+    /// All of it.
     Single,
 }
 
 impl Expert {
+    /// As people read it.
     pub fn name(self) -> &'static str {
         match self {
             Self::HighNoise => "high-noise expert",
@@ -34,19 +38,29 @@ impl Expert {
 /// `WanTransformer3DModel`'s configuration, and the pipeline's defaults that travel with it.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// `wan.variant`: a name of the catalog's, or of a model that it doesn't know.
     pub variant: String,
     pub expert: Expert,
     /// Timesteps at or above this share of 1000 belong to the high-noise expert.
     pub boundary_ratio: Option<f32>,
+    /// Of the checkpoint's scheduler; the official one where the source had none.
     pub flow_shift: f32,
+    /// Of this transformer.
     pub guidance_scale: f32,
+    /// Denoising steps.
     pub steps: u32,
+    /// Channels of the residual stream.
     pub dim: i64,
+    /// Channels between the two layers of a feed-forward.
     pub ffn_dim: i64,
     pub num_heads: i64,
+    /// Blocks.
     pub num_layers: i64,
+    /// Channels of the text encoder's hidden states.
     pub text_dim: i64,
+    /// Rows of text that blocks attend to, padding included.
     pub text_len: i64,
+    /// Channels of a timestep's sinusoids.
     pub freq_dim: i64,
     /// Channels of the input: of latents, and for image to video of a mask and an image.
     pub in_channels: i64,
@@ -58,10 +72,15 @@ pub struct Config {
     pub image_positions: Option<i64>,
     /// Whether each token has a timestep of its own, so that a first frame can be given.
     pub expand_timesteps: bool,
+    /// Of all norms but the image embedder's.
     pub eps: f32,
 }
 
 impl Config {
+    /// From the `wan.` keys of a file.
+    ///
+    /// # Errors
+    /// Where one is missing, is of another type, or has a value that no Wan model has.
     pub fn new(file: &gguf::File) -> Result<Self, ModelError> {
         let (m, path) = (file.metadata(), file.path());
         let error = ModelError::metadata(path);
@@ -130,6 +149,7 @@ impl Config {
         Ok(config)
     }
 
+    /// Channels of an attention head.
     pub fn head_dim(&self) -> i64 {
         self.dim / self.num_heads
     }

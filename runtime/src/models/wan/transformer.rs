@@ -1,5 +1,6 @@
 //! The Wan diffusion transformer, after `wan/modules/model.py` of
 //! <https://github.com/Wan-Video/Wan2.2>: same classes, same order, same names.
+//! Long, because that is one file there, too.
 //! Shapes in comments are PyTorch's: L tokens, C channels, N heads, D head size.
 //!
 //! Differs: the batch is 1 and has no dimension; cross-attention keys and values depend on the
