@@ -66,6 +66,11 @@ impl Sums {
         sums
     }
 
+    /// Whether nothing that was summed is infinite or no number.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.error_squares.is_finite()
+    }
+
     pub(crate) fn error(&self) -> TensorError {
         let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
         let same = self.error_squares == 0.0;

@@ -269,7 +269,15 @@ impl TensorState {
                 })?;
                 let mut sums = Vec::new();
                 for (&dtype, out) in dtypes.iter().zip(parts) {
-                    sums.push(encode_and_measure(dtype, values, importance, out, decoded));
+                    let measured = encode_and_measure(dtype, values, importance, out, decoded);
+                    // Scales that are fitted to large values may be larger than F16 can hold.
+                    ensure!(
+                        !dtype.is_quantized() || measured.is_finite(),
+                        "tensor {:?}: elements from {start} on are too large for the scales of {dtype}: \
+                         take F32, F16 or Q8_0 for it, by --tensor-type",
+                        tensor.name
+                    );
+                    sums.push(measured);
                 }
                 Ok(sums)
             },

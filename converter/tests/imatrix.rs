@@ -135,3 +135,34 @@ fn matrices_that_cannot_be_right_are_refused() {
     Writer::create(&path, &Metadata::new(), vec![]).unwrap().finish().unwrap();
     refused("another kind of GGUF file");
 }
+
+/// What weights do to a fit near the end of F16's range: a smallest value that F16 doesn't have.
+#[test]
+fn blocks_with_infinite_scales_are_not_written() {
+    let (folder, job) = job_of_file("tiny.safetensors", "Q5_1");
+    let path = folder.path().join("imatrix");
+    legacy(&path, NAME, 1, &importance());
+    let mut tensors = originals(Wan::TINY, "");
+    let tensor = tensors.iter_mut().find(|tensor| tensor.name == NAME).unwrap();
+    let mut state = 1u32;
+    let values: Vec<f32> = (0..tensor.bytes.len() / 4)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            -65_503.0 + (state >> 24) as f32 / 4.0
+        })
+        .collect();
+    let mut blocks = vec![0; DType::Q5_1.row_bytes(values.len() as u64).unwrap() as usize];
+    encode(DType::Q5_1, &values, Some(&importance()), &mut blocks);
+    let mut decoded = Vec::new();
+    to_gguf::decode(DType::Q5_1, &blocks, &mut decoded);
+    assert!(decoded.iter().any(|value| value.is_infinite()), "this is what is to be refused");
+
+    tensor.bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    write_raw(&job.source, &tensors);
+    let job = Job { imatrix: vec![path], ..job };
+    let error = format!("{:#}", convert(&job, &mut Unwatched).unwrap_err());
+    for part in [NAME, "too large for the scales of Q5_1", "--tensor-type"] {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    assert_eq!(fs::read_dir(&job.output).unwrap().count(), 0, "no file is left");
+}
