@@ -1,6 +1,5 @@
 //! The program `to-gguf`: reads the command line, runs, and turns the outcome into an exit code.
 
-use clap::Parser;
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 use to_gguf::Interrupted;
@@ -14,7 +13,7 @@ const FAILED: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    let outcome = cli::run(Args::parse()).and_then(|outcome| {
+    let outcome = cli::run(Args::typed()).and_then(|outcome| {
         write!(stdout(), "{outcome}")?;
         Ok(outcome.fine)
     });

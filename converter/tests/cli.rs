@@ -44,7 +44,7 @@ fn a_conversion_ends_with_a_table() {
 fn mistakes_of_the_user_are_named() {
     let checkpoint = Checkpoint::tiny();
     let q8_0 = ["--quant", "Q8_0"];
-    fails(to_gguf(&checkpoint).args(["--quant", "Q9_Z"]), &["\"Q9_Z\" is none of F32, F16,"]);
+    fails(to_gguf(&checkpoint).args(["--quant", "Q9_Z"]), &["invalid value 'Q9_Z'", "F32, F16,"]);
     fails(to_gguf(&checkpoint).args(q8_0).args(["--threads", "0"]), &["--threads"]);
     fails(to_gguf(&checkpoint).args(q8_0).args(["--name", "../x"]), &["--name \"../x\""]);
     fails(&mut to_gguf(&checkpoint), &["--quant <TYPE>"]);
@@ -54,12 +54,86 @@ fn mistakes_of_the_user_are_named() {
         command.arg(checkpoint.file(folder)).arg("-o").arg(checkpoint.output()).args(q8_0);
         command
     };
+    fails(&mut elsewhere("model_index.json"), &["give the folder that this file is in"]);
     fails(&mut elsewhere("absent"), &["absent"]);
     fails(&mut elsewhere("tokenizer"), &["give the folder that holds model_index.json"]);
 
     checkpoint.edit("model_index.json", |index| index["_class_name"] = "FluxPipeline".into());
     fails(to_gguf(&checkpoint).args(q8_0), &["FluxPipeline", "supported are WanPipeline"]);
     assert!(checkpoint.written().is_empty());
+}
+
+#[test]
+fn mistakes_of_typing_are_answered_with_what_was_meant() {
+    let checkpoint = Checkpoint::tiny();
+    let q8_0 = ["--quant", "Q8_0"];
+    let cases: &[(&[&str], &str)] = &[
+        (&["--quant", "q8"], "a similar value exists: 'Q8_0'"),
+        (&["--quant", "fp16"], "a similar value exists: 'F16'"),
+        (&["--qaunt", "Q8_0"], "a similar argument exists: '--quant'"),
+        (&["--quant", "Q8_0", "--recipe", "publishd"], "a similar value exists: 'published'"),
+        (&["--quant", "Q8_0", "--layout", "4d"], "[possible values: 5d, fold4d]"),
+        (&["--target-size", "9"], "\"9\" is no size such as 9.5GB"),
+        (&["--quant", "Q8_0", "another"], "unexpected argument 'another': there is one source"),
+        (&["--quant", "Q8_0", "--expert", "high"], "--expert: "),
+        (&["--quant", "Q8_0", "--tokenizer", "x"], "--tokenizer: "),
+        (&["--quant", "Q8_0", "--errors", "absent/x"], "--errors absent/x: the folder isn't there"),
+        (&["--quant", "Q8_0", "--lora", "absent.safetensors"], "absent.safetensors: no such file"),
+        (&["--quant", "Q8_0", "--imatrix", "absent"], "absent: No such file"),
+        (&["--quant", "Q8_0", "--tensor-type", "x"], "\"x\" is not REGEX=TYPE"),
+    ];
+    for (arguments, expected) in cases {
+        fails(to_gguf(&checkpoint).args(*arguments), &[expected]);
+    }
+    let alone = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_to-gguf"));
+        command.args(arguments).arg("-o").arg(checkpoint.output()).args(q8_0);
+        command
+    };
+    let encoder = checkpoint.file("text_encoder");
+    let encoder = encoder.to_str().unwrap();
+    fails(&mut alone(&[encoder, "--tokenizer", "absent"]), &["--tokenizer absent: neither a"]);
+    let vae = checkpoint.file("vae");
+    let vae = vae.to_str().unwrap();
+    fails(&mut alone(&[vae, "--expert", "low"]), &["--expert is for transformers"]);
+    fails(&mut alone(&[vae, "--tokenizer", "x"]), &["--tokenizer is for text encoders"]);
+    assert!(checkpoint.written().is_empty());
+}
+
+#[test]
+fn tools_refuse_as_clearly() {
+    let checkpoint = Checkpoint::without_transformers();
+    let folder = checkpoint.path();
+    let (config, folder) = (folder.join("model_index.json"), folder.to_str().unwrap());
+    let config = config.to_str().unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&["inspct", config], "the tools are inspect, check, diff, verify and rewrap"),
+        (&["inspect", "absent"], "cannot open absent: No such file"),
+        (&["inspect", folder], "is a directory"),
+        (&["inspect", config], "not with \"GGUF\""),
+        (&["check", config, "--for", "comfy"], "a similar value exists: 'comfyui'"),
+        (&["diff", config], "<B>"),
+        (&["verify", "absent"], "absent: no such folder"),
+        (&["verify", folder], "no SHA256SUMS to check against; `to-gguf --publish` writes one"),
+        (&["rewrap", config, "-o", config], "the file can't be rewrapped into itself"),
+        (&["rewrap", config, "-o", "x", "--set", "x"], "\"x\" is not KEY=VALUE"),
+    ];
+    for (arguments, expected) in cases {
+        fails(Command::new(env!("CARGO_BIN_EXE_to-gguf")).args(*arguments), &[expected]);
+    }
+}
+
+#[test]
+fn every_page_of_help_has_examples() {
+    for command in ["", "inspect", "check", "diff", "verify", "rewrap"] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_to-gguf"));
+        program.args(Some(command).filter(|name| !name.is_empty())).arg("--help");
+        let page = String::from_utf8(program.output().unwrap().stdout).unwrap();
+        let examples = page.split_once("\nExamples:\n").map_or("", |(_, behind)| behind);
+        assert!(examples.matches("  to-gguf ").count() >= 2, "{page}");
+        let plain = ["inspect", "rewrap"].contains(&command);
+        assert!(plain || examples.contains("\nExit codes: 0"), "{page}");
+    }
 }
 
 #[test]

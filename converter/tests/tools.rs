@@ -299,7 +299,11 @@ fn keys_are_set_in_their_types() {
     assert_eq!(m.string("new.text"), Ok("a b"));
     assert!(m.get("general.source.name").is_none());
     for (set, unset, part) in [
-        (Some(("wan.steps", "many")), None, "--set wan.steps"),
+        (
+            Some(("wan.steps", "many")),
+            None,
+            "--set wan.steps: the key holds a u32, which \"many\" is not",
+        ),
         (None, Some("no.such"), "no key \"no.such\""),
     ] {
         let options = Rewrap {
@@ -311,6 +315,11 @@ fn keys_are_set_in_their_types() {
         assert!(error.contains(part), "{error}");
         assert!(!options.output.exists());
     }
+    let strip = Some("model.".into());
+    let options = Rewrap { strip, ..plain(&made.file, made.folder.path().join("none.gguf")) };
+    let error = rewrap(&options).unwrap_err().to_string();
+    assert!(error.ends_with("no tensor's name begins with \"model.\""), "{error}");
+    assert!(!options.output.exists());
 }
 
 #[test]

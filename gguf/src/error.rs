@@ -118,7 +118,9 @@ pub enum Defect {
     OffsetAlignment { offset: u64, alignment: u64 },
     #[error("its offset is {found}, but the tensors before it end at {expected}")]
     OffsetOrder { found: u64, expected: u64 },
-    #[error("its {bytes} bytes end at byte {end}, but the file ends at byte {file_bytes}")]
+    #[error(
+        "its {bytes} bytes end at byte {end}, but the file ends at byte {file_bytes}; download it again"
+    )]
     Data { bytes: u64, end: u64, file_bytes: u64 },
     #[error("some readers cannot load an array beside a tensor of five dimensions ({tensor:?})")]
     ArrayBesideFiveDimensions { tensor: String },

@@ -168,6 +168,10 @@ impl fmt::Debug for File {
 #[allow(unsafe_code, reason = "a mapped file can change behind the language's back")]
 fn map(path: &Path) -> std::io::Result<Mmap> {
     let file = fs::File::open(path)?;
+    // Mapping it fails as well, but with whatever the system says of devices.
+    if file.metadata()?.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
     // SAFETY: The mapping is read-only and owned by `File`. Another process may still write to the
     // file: the header is copied out of the mapping before it is checked, and tensor data is handed out
     // as bytes of which every value is valid, so no decision rests on a byte staying as it was. `Writer`

@@ -338,7 +338,10 @@ fn data_beyond_the_end() {
     assert!(error.to_string().ends_with(&format!("bad tensor \"b\" at byte {offset}")), "{error}");
     assert_eq!(
         error.source().unwrap().to_string(),
-        format!("its 20 bytes end at byte {end}, but the file ends at byte {}", end - 1)
+        format!(
+            "its 20 bytes end at byte {end}, but the file ends at byte {}; download it again",
+            end - 1
+        )
     );
 }
 

@@ -41,21 +41,33 @@ fn model(folder: &Path) {
     file(&folder.join("vae.gguf"), &vae);
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
+fn program(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gguf-video"))
-        .args(["run", "--prompt", "a red ball", "--model", "."])
         .args(arguments)
+        .env("GGUF_VIDEO_HOME", folder.join("home"))
         .current_dir(folder)
         .output()
         .unwrap()
 }
 
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let whole = [&["run", "--prompt", "a red ball", "--model", "."], arguments].concat();
+    program(folder, &whole)
+}
+
 /// Exit code 2, one line that holds `expected`, and no new file.
 #[track_caller]
 fn refused(folder: &Path, arguments: &[&str], expected: &str) {
+    let whole = [&["run", "--prompt", "a red ball", "--model", "."], arguments].concat();
+    wrong(folder, &whole, expected);
+}
+
+/// The same for any command.
+#[track_caller]
+fn wrong(folder: &Path, arguments: &[&str], expected: &str) {
     let list = || std::fs::read_dir(folder).unwrap().count();
     let before = list();
-    let output = run(folder, arguments);
+    let output = program(folder, arguments);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains(expected), "{said}");
@@ -83,6 +95,76 @@ fn requests_that_make_no_video_are_refused() {
 }
 
 #[test]
+fn mistakes_of_typing_are_answered_with_what_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    let most = usize::MAX.to_string();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--preset", "lightning"], "a similar value exists: 'lightning4'"),
+        (&["--sampler", "eular"], "a similar value exists: 'euler'"),
+        (&["--negtive-prompt", "x"], "a similar argument exists: '--negative-prompt'"),
+        (&["--frames", "-5"], "'-5' for '--frames <FRAMES>': expected a whole number"),
+        (&["--seed", "-1"], "expected a whole number from 0"),
+        (&["--guidance", "high"], "expected a number"),
+        (&["--threads", "0"], "0 is not in 1..=512"),
+        (&["--threads", "100000"], "100000 is not in 1..=512"),
+        (&["--fps", "0"], "0 is not in 1..=1000"),
+        (&["--frames", &most], "frames are too many; the model knows positions for 4093"),
+        (&["--steps", &most], "it must be from 1 to 1000"),
+        (&["--size", "99999x16"], "a side can't be longer than 16384"),
+        (&["--contact-sheet", "x.jpg"], "x.jpg: a contact sheet is a PNG image"),
+        (&["--preview", "al"], "`al` is none of the steps 1 to 40"),
+    ];
+    for (arguments, expected) in cases {
+        refused(at, &[&["-o", "x.mp4"], *arguments].concat(), expected);
+    }
+}
+
+#[test]
+fn other_commands_refuse_as_clearly() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("text.mp4"), "no video, but long enough").unwrap();
+    std::fs::write(at.join("empty.mp4"), "").unwrap();
+    std::fs::create_dir(at.join("checkpoint")).unwrap();
+    std::fs::write(at.join("checkpoint/model_index.json"), "{}").unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&["verify", "absent"], "absent: can't be read: No such file"),
+        (&["verify", "text.mp4"], "text.mp4: it doesn't begin as an MP4 file does"),
+        (&["verify", "empty.mp4"], "empty.mp4: it doesn't begin as an MP4 file does"),
+        (&["verify", "checkpoint"], "checkpoint: there is no frame in it"),
+        (&["plan", "--model", "absent"], "--model absent: No such file"),
+        (&["plan", "--model", "text.mp4"], "--model text.mp4: a file; give its folder"),
+        (&["plan", "--model", "checkpoint"], "`to-gguf checkpoint -o FOLDER --quant Q8_0`"),
+        (&["resume"], "is unfinished"),
+        (&["resume", "checkpoint"], "checkpoint holds no run: there is no run.json"),
+        (&["runs", "clean", "--older-than", "week"], "expected a whole number of days"),
+        (&["doctor", "--device", "tpu"], "no device `tpu` here; there"),
+    ];
+    for (arguments, expected) in cases {
+        wrong(at, arguments, expected);
+    }
+}
+
+/// What is run on a model says so with examples, and which exit codes there are.
+#[test]
+fn every_page_of_help_has_examples() {
+    let here = Path::new(".");
+    let page = |arguments: &[&str]| String::from_utf8(program(here, arguments).stdout).unwrap();
+    for command in
+        ["run", "plan", "preflight", "resume", "runs", "verify", "models", "devices", "doctor"]
+    {
+        let page = page(&[command, "--help"]);
+        let examples = page.matches(&format!("\n  gguf-video {command}")).count();
+        assert!(page.contains("\nExamples:\n") && examples >= 2, "{page}");
+        let plain = ["runs", "models", "devices"].contains(&command);
+        assert!(plain || page.contains("\nExit codes: "), "{page}");
+    }
+    assert!(page(&["--help"]).contains("\nExit codes: 0"));
+}
+
+#[test]
 fn models_that_are_none_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
@@ -100,6 +182,17 @@ fn models_that_are_none_are_refused() {
         "text.gguf: this is a text encoder, but --vae wants a VAE",
     );
     refused(at, &["-o", "x.mp4", "--vae", "missing.gguf"], "missing.gguf");
+    refused(at, &["-o", "x.mp4", "--vae", "."], "cannot open .: is a directory");
+    refused(
+        at,
+        &["-o", "x.mp4", "--image-encoder", "vae.gguf"],
+        "vae.gguf: this model has no image encoder, and takes no --image-encoder",
+    );
+    // Experts say which they are, and aren't taken for the other.
+    let swapped = ["-o", "x.mp4", "--high-noise", "low.gguf", "--low-noise", "high.gguf"];
+    refused(at, &swapped, "low.gguf: this is a low-noise expert, but --high-noise wants");
+    let one = ["-o", "x.mp4", "--transformer", "high.gguf"];
+    refused(at, &one, "high.gguf: this is a high-noise expert, but --transformer wants");
     file(&at.join("high2.gguf"), &transformer("high_noise"));
     refused(at, &["-o", "x.mp4"], "2 files are a high-noise expert; choose one with --high-noise:");
 
@@ -141,6 +234,21 @@ fn a_file_without_the_models_tensors_is_refused() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("text.gguf"), "{said}");
     assert!(!at.join("x.mp4").exists() && !at.join("x.mp4.part").exists());
+
+    // Where every part is named, nothing in the folder matters, as when a run is resumed.
+    let elsewhere = at.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(elsewhere.join("damaged.gguf"), "GGUF").unwrap();
+    let parts =
+        ["--high=high.gguf", "--low=low.gguf", "--text-encoder=text.gguf", "--vae=vae.gguf"];
+    let video = ["run", "-p", "x", "-o", "x.mp4", "--size", "64x64", "--frames", "5"];
+    let output = program(at, &[&video[..], &["--model", "elsewhere"], &parts].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("text.gguf") && !said.contains("damaged.gguf"), "{said}");
+    // Where one isn't, a damaged file may be the one that is meant.
+    let output = program(at, &[&video[..], &["--model", "elsewhere"], &parts[..3]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("damaged.gguf"), "{said}");
 }
 
 /// The README's table is what the program prints.

@@ -130,11 +130,13 @@ fn what_is_no_video_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     refused(&at("missing.mp4"), "missing.mp4: can't be read");
+    refused(&at("a.gif"), "a.gif: can't be read");
+    fs::write(at("a.gif"), "GIF89a").unwrap();
     refused(&at("a.gif"), "a folder of .png images");
     refused(folder.path(), "there is no frame in it");
 
     fs::write(at("text.mp4"), "this is no container at all").unwrap();
-    refused(&at("text.mp4"), "text.mp4: ");
+    refused(&at("text.mp4"), "text.mp4: it doesn't begin as an MP4 file does");
     fs::write(at("text.y4m"), "this is no header\n").unwrap();
     refused(&at("text.y4m"), "doesn't begin as YUV4MPEG2 does");
     fs::write(at("deep.y4m"), "YUV4MPEG2 W8 H8 C420p10\n").unwrap();

@@ -27,6 +27,11 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
     ensure!(source.exists(), "{}: no such file or folder", source.display());
     let mut notes = Vec::new();
     if source.is_file() {
+        ensure!(
+            !source.ends_with("model_index.json"),
+            "{}: give the folder that this file is in",
+            source.display()
+        );
         let (model, inferred) = loose::model(Weights::open_file(source)?, job.part, job)?;
         let license = model.metadata.string("general.license").ok().map(str::to_owned);
         return Ok(Found { models: vec![model], notes: taken(source, inferred), license });
@@ -34,6 +39,9 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
     let license = license(source);
     if source.join("model_index.json").is_file() {
         let folder = Folder::open(source)?;
+        let index = source.join("model_index.json");
+        ensure!(job.part.is_none(), "--expert: {} says what each one is", index.display());
+        ensure!(job.tokenizer.is_none(), "--tokenizer: {} names one", index.display());
         return Ok(Found { models: models(&folder, &job.name)?, notes, license });
     }
     let mut models = Vec::new();

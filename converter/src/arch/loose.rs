@@ -24,6 +24,15 @@ pub(super) fn model(
         Error::Ambiguous { .. } => anyhow!("{error}; --expert says it"),
         _ => error.into(),
     })?;
+    let path = weights.path().display();
+    ensure!(
+        expert.is_none() || found.part.is_transformer(),
+        "{path}: --expert is for transformers, and this is none"
+    );
+    ensure!(
+        job.tokenizer.is_none() || found.part == Part::TextEncoder,
+        "{path}: --tokenizer is for text encoders, and this is none"
+    );
     let metadata = match found.part {
         Part::Single | Part::HighNoise | Part::LowNoise => {
             let mut metadata = found.metadata.clone();
@@ -72,7 +81,13 @@ fn text_encoder(found: &Recognized, weights: &Weights, job: &Job) -> Result<Meta
     carry(weights, "tokenizer.", &mut metadata);
     match &job.tokenizer {
         Some(path) => {
-            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+            let named = path.ends_with("tokenizer.json");
+            ensure!(
+                named || path.is_dir(),
+                "--tokenizer {}: neither a tokenizer.json nor a folder that has one",
+                path.display()
+            );
+            let folder = if named { path.parent().unwrap_or(Path::new("")) } else { path };
             let rows = found.metadata.u32("t5encoder.vocab_size")?;
             Tokenizer::open(folder)?.describe(rows, 1, 0, &mut metadata)?;
         }

@@ -1,7 +1,9 @@
 //! The options of a conversion.
 
 use anyhow::{Context, Result, ensure};
-use std::path::PathBuf;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,6 +12,10 @@ use super::Outcome;
 use super::bar::Bar;
 use crate::job::default_name;
 use crate::{Job, Layout, Lora, Part, Quant, Recipe, Rule, Types, publish};
+
+const TYPES: &str = "Types";
+const LORAS: &str = "LoRAs";
+const SOURCE: &str = "What the source doesn't say";
 
 #[derive(Debug, clap::Args)]
 #[group(id = "convert")]
@@ -30,70 +36,73 @@ pub(super) struct Args {
         long,
         value_name = "TYPE",
         value_delimiter = ',',
-        required_unless_present = "target_size"
+        required_unless_present = "target_size",
+        help_heading = TYPES,
+        value_parser = QuantParser,
+        hide_possible_values = true
     )]
     quant: Vec<Quant>,
 
     /// The same for the high-noise expert alone
-    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', help_heading = TYPES, value_parser = QuantParser, hide_possible_values = true)]
     quant_high: Vec<Quant>,
 
     /// The same for the low-noise expert alone
-    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', help_heading = TYPES, value_parser = QuantParser, hide_possible_values = true)]
     quant_low: Vec<Quant>,
 
     /// The same for the image encoder alone [default: F16; F32 if --quant is]
-    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', help_heading = TYPES, value_parser = QuantParser, hide_possible_values = true)]
     quant_image: Vec<Quant>,
 
     /// How types follow from --quant
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, help_heading = TYPES)]
     recipe: RecipeName,
 
     /// The type of matrices whose names in the GGUF file match; the first match counts
-    #[arg(long, value_name = "REGEX=TYPE")]
+    #[arg(long, value_name = "REGEX=TYPE", help_heading = TYPES)]
     tensor_type: Vec<Rule>,
 
     /// Choose types by measured error so that each transformer takes no more than this, such as
     /// 9.5GB; --quant is for the text encoder then (Q8_0 unless given)
-    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["quant_high", "quant_low", "recipe"])]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with_all = ["quant_high", "quant_low", "recipe"], help_heading = TYPES)]
     target_size: Option<u64>,
 
     /// How kernels of 3-D convolutions are stored: 5d, or fold4d for readers that stop at four
     /// dimensions
-    #[arg(long, default_value_t)]
+    #[arg(long, default_value_t, help_heading = TYPES, value_parser = layout(), hide_possible_values = true)]
     layout: Layout,
 
     /// A LoRA to merge before quantizing, with its strength
-    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    #[arg(long, value_name = "FILE[:STRENGTH]", help_heading = LORAS)]
     lora: Vec<Lora>,
 
     /// The same for the high-noise expert alone
-    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    #[arg(long, value_name = "FILE[:STRENGTH]", help_heading = LORAS)]
     lora_high: Vec<Lora>,
 
     /// The same for the low-noise expert alone
-    #[arg(long, value_name = "FILE[:STRENGTH]")]
+    #[arg(long, value_name = "FILE[:STRENGTH]", help_heading = LORAS)]
     lora_low: Vec<Lora>,
 
     /// An importance matrix, of llama.cpp or stable-diffusion.cpp
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = TYPES)]
     imatrix: Vec<PathBuf>,
 
     /// The same for the high-noise expert alone
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = TYPES)]
     imatrix_high: Option<PathBuf>,
 
     /// The same for the low-noise expert alone
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = TYPES)]
     imatrix_low: Option<PathBuf>,
 
     /// What the transformer in a file does [default: what the file or its name says]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = SOURCE)]
     expert: Option<Expert>,
 
     /// tokenizer.json, or its folder, for a text encoder in a file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help_heading = SOURCE)]
     tokenizer: Option<PathBuf>,
 
     /// How the files' names begin [default: the source's name less "-Diffusers" and its type]
@@ -101,7 +110,7 @@ pub(super) struct Args {
     name: Option<String>,
 
     /// The licence for metadata and model card [default: that of the source's README.md]
-    #[arg(long)]
+    #[arg(long, help_heading = SOURCE)]
     license: Option<String>,
 
     /// Also write what a published model has: model card, SHA256SUMS, the VAE for ComfyUI
@@ -145,6 +154,42 @@ enum Expert {
     High,
     Low,
     Single,
+}
+
+/// Takes a type's name in upper or lower case; a wrong one is answered with the nearest.
+#[derive(Clone)]
+struct QuantParser;
+
+impl QuantParser {
+    fn names() -> PossibleValuesParser {
+        PossibleValuesParser::new(Quant::ALL.iter().map(|quant| quant.name()))
+    }
+}
+
+impl TypedValueParser for QuantParser {
+    type Value = Quant;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Quant, clap::Error> {
+        // What is near is told by the letters.
+        let value = value.to_ascii_uppercase();
+        let name = Self::names().parse_ref(command, argument, &value)?;
+        Ok(name.parse().expect("a name of the list"))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = Quant::ALL.iter().map(|quant| PossibleValue::new(quant.name()));
+        Some(Box::new(names))
+    }
+}
+
+pub(super) fn layout() -> impl TypedValueParser<Value = Layout> {
+    PossibleValuesParser::new(["5d", "fold4d"])
+        .map(|name| name.parse::<Layout>().expect("a name of the list"))
 }
 
 /// Bytes, as "9.5GB" or "800MB"; "GiB" and "MiB" are the binary ones.
@@ -230,6 +275,14 @@ impl TryFrom<Args> for Job {
 pub(super) fn run(args: Args) -> Result<Outcome> {
     let errors = args.errors.clone();
     let job = Job::try_from(args)?;
+    if let Some(path) = &errors {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        ensure!(
+            folder.is_none_or(Path::is_dir),
+            "--errors {}: the folder isn't there",
+            path.display()
+        );
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
     ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))

@@ -5,15 +5,56 @@ mod convert;
 mod tools;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::fmt;
+
+const EXAMPLES: &str = "\
+Examples:
+  to-gguf demo/checkpoint -o models/demo --quant Q8_0
+  to-gguf demo/checkpoint -o models/small --target-size 4MB --dry-run
+
+Exit codes: 0 done; 1 a tool found something wrong or different; 2 not done, for the reason that \
+the error says; 130 interrupted";
+const INSPECT: &str = "\
+Examples:
+  to-gguf inspect models/demo/VAE/demo-VAE-F32.gguf
+  to-gguf inspect models/demo/VAE/demo-VAE-F32.gguf --json";
+const CHECK: &str = "\
+Examples:
+  to-gguf check models/demo/HighNoise/demo-HighNoise-Q8_0.gguf
+  to-gguf check models/demo/VAE/demo-VAE-F32.gguf --for ours,sdcpp
+
+Exit codes: 0 all of them can; 1 one can't; 2 it couldn't be checked";
+const DIFF: &str = "\
+Examples:
+  to-gguf diff demo-F16.gguf demo-Q8_0.gguf
+  to-gguf diff in.gguf out.gguf && echo the same tensors
+
+Exit codes: 0 the same tensors; 1 other ones; 2 they couldn't be compared";
+const VERIFY: &str = "\
+Examples:
+  to-gguf demo/checkpoint -o published --quant Q8_0 --publish
+  to-gguf verify published
+
+Exit codes: 0 all is as it should be; 1 something isn't; 2 it couldn't be checked";
+const REWRAP: &str = "\
+Examples:
+  to-gguf rewrap in.gguf -o out.gguf --layout fold4d
+  to-gguf rewrap in.gguf -o out.gguf --set general.name=\"my model\"";
 
 /// Convert video models to GGUF files, and inspect, compare and rewrap such files.
 ///
 /// Reads checkpoints in diffusers layout, files in original names, GGUF files: Wan transformers, the
 /// UMT5 text encoder with its tokenizer, the VAE. Each goes to a file of its own. Pickles aren't read.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    after_help = EXAMPLES
+)]
 pub struct Args {
     #[command(subcommand)]
     tool: Option<Tool>,
@@ -25,15 +66,41 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Tool {
     /// Show what a GGUF file holds: metadata, types, tensors
+    #[command(after_help = INSPECT)]
     Inspect(tools::Inspect),
     /// Tell whether programs can load a GGUF file, and if not, why
+    #[command(after_help = CHECK)]
     Check(tools::Check),
     /// Compare two GGUF files: types, and errors tensor by tensor, the largest first
+    #[command(after_help = DIFF)]
     Diff(tools::Diff),
     /// Check a published folder: hashes, and the structure of every file
+    #[command(after_help = VERIFY)]
     Verify(tools::Verify),
     /// Write a GGUF file anew with another layout or other metadata; tensors keep their bytes
+    #[command(after_help = REWRAP)]
     Rewrap(tools::Rewrap),
+}
+
+impl Args {
+    /// What was typed. Ends the program where that can't be understood, or asks for help.
+    pub fn typed() -> Self {
+        Self::try_parse().unwrap_or_else(|error| explained(error).exit())
+    }
+}
+
+/// Clap takes the second of two sources for a tool, and the name of no tool for a source.
+fn explained(error: clap::Error) -> clap::Error {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(extra)) if error.kind() == ErrorKind::ArgumentConflict => {
+            let said = format!(
+                "unexpected argument '{extra}': there is one source at a time, and the tools are \
+                 inspect, check, diff, verify and rewrap"
+            );
+            Args::command().error(ErrorKind::UnknownArgument, said)
+        }
+        _ => error,
+    }
 }
 
 /// What a command has to say, and whether all is well.

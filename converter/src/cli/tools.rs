@@ -1,9 +1,11 @@
 //! The options of the tools.
 
 use anyhow::{Result, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 
 use super::Outcome;
+use super::convert::layout;
 use crate::Layout;
 use crate::tools::{self, Consumer};
 
@@ -31,8 +33,13 @@ pub(super) struct Check {
     file: PathBuf,
 
     /// The programs [default: all]
-    #[arg(long = "for", value_name = "PROGRAM", value_delimiter = ',')]
+    #[arg(long = "for", value_name = "PROGRAM", value_delimiter = ',', value_parser = consumer())]
     consumers: Vec<Consumer>,
+}
+
+fn consumer() -> impl TypedValueParser<Value = Consumer> {
+    PossibleValuesParser::new(["comfyui", "sdcpp", "diffusers", "ours"])
+        .map(|name| name.parse::<Consumer>().expect("a name of the list"))
 }
 
 pub(super) fn check(args: Check) -> Result<Outcome> {
@@ -82,7 +89,7 @@ pub(super) struct Rewrap {
     output: PathBuf,
 
     /// How kernels of 3-D convolutions are stored: 5d or fold4d [default: as they are]
-    #[arg(long)]
+    #[arg(long, value_parser = layout(), hide_possible_values = true)]
     layout: Option<Layout>,
 
     /// Put this before every tensor's name

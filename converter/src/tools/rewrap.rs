@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use gguf::{File, Metadata, TensorSpec, Value, Writer};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::job::check_space;
 use crate::shape::{self, Layout, ORIGINAL};
@@ -58,6 +59,10 @@ pub fn rewrap(options: &Rewrap) -> Result<u64> {
             value(file.metadata().get(key), text).with_context(|| format!("--set {key}"))?;
         metadata.set(key, value);
     }
+    if let Some(strip) = &options.strip {
+        let begins = file.tensors().iter().any(|tensor| tensor.name.starts_with(&**strip));
+        ensure!(begins, "{}: no tensor's name begins with {strip:?}", source.display());
+    }
     let mut specs = Vec::new();
     for tensor in file.tensors() {
         let name = options.strip.as_deref().and_then(|strip| tensor.name.strip_prefix(strip));
@@ -112,19 +117,24 @@ fn value(before: Option<&Value>, text: &str) -> Result<Value> {
     Ok(match before {
         None => looks(),
         Some(Value::String(_)) => Value::String(text.to_owned()),
-        Some(Value::U8(_)) => Value::U8(text.parse()?),
-        Some(Value::I8(_)) => Value::I8(text.parse()?),
-        Some(Value::U16(_)) => Value::U16(text.parse()?),
-        Some(Value::I16(_)) => Value::I16(text.parse()?),
-        Some(Value::U32(_)) => Value::U32(text.parse()?),
-        Some(Value::I32(_)) => Value::I32(text.parse()?),
-        Some(Value::U64(_)) => Value::U64(text.parse()?),
-        Some(Value::I64(_)) => Value::I64(text.parse()?),
-        Some(Value::F32(_)) => Value::F32(text.parse()?),
-        Some(Value::F64(_)) => Value::F64(text.parse()?),
-        Some(Value::Bool(_)) => Value::Bool(text.parse()?),
+        Some(Value::U8(_)) => Value::U8(parsed(text, "u8")?),
+        Some(Value::I8(_)) => Value::I8(parsed(text, "i8")?),
+        Some(Value::U16(_)) => Value::U16(parsed(text, "u16")?),
+        Some(Value::I16(_)) => Value::I16(parsed(text, "i16")?),
+        Some(Value::U32(_)) => Value::U32(parsed(text, "u32")?),
+        Some(Value::I32(_)) => Value::I32(parsed(text, "i32")?),
+        Some(Value::U64(_)) => Value::U64(parsed(text, "u64")?),
+        Some(Value::I64(_)) => Value::I64(parsed(text, "i64")?),
+        Some(Value::F32(_)) => Value::F32(parsed(text, "f32")?),
+        Some(Value::F64(_)) => Value::F64(parsed(text, "f64")?),
+        Some(Value::Bool(_)) => Value::Bool(parsed(text, "bool")?),
         Some(Value::Array(_)) => {
             anyhow::bail!("it is an array, which can only be left out (--unset)")
         }
     })
+}
+
+/// `text` as what the key holds.
+fn parsed<T: FromStr>(text: &str, kind: &str) -> Result<T> {
+    text.parse().ok().with_context(|| format!("the key holds a {kind}, which {text:?} is not"))
 }

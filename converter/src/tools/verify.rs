@@ -32,6 +32,12 @@ impl fmt::Display for Problem {
 /// Where the folder or the list can't be read.
 pub fn verify(folder: &Path) -> Result<(usize, Vec<Problem>)> {
     let list = folder.join(HASHES);
+    ensure!(folder.is_dir(), "{}: no such folder", folder.display());
+    ensure!(
+        list.exists(),
+        "{}: no {HASHES} to check against; `to-gguf --publish` writes one",
+        folder.display()
+    );
     let text =
         fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
     let listed = parse(&text).with_context(|| list.display().to_string())?;

@@ -11,9 +11,12 @@ use crate::pipeline::{
 };
 use anyhow::bail;
 use catalog::Variant;
-use std::num::NonZeroU32;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::{PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// ggml's own limit (`GGML_MAX_N_THREADS`).
+const MOST_THREADS: i64 = 512;
 
 /// The files of a model.
 #[derive(clap::Args)]
@@ -63,8 +66,8 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     submission_limit: Option<f64>,
     /// CPU threads [default: all cores]
-    #[arg(long)]
-    threads: Option<NonZeroU32>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
+    threads: Option<u32>,
     /// Compute everything in F32, as the reference does: slower, for comparisons
     #[arg(long)]
     strict: bool,
@@ -85,29 +88,29 @@ pub(super) struct VideoArgs {
     #[arg(long, value_name = "WxH", value_parser = Size::parse)]
     size: Option<Size>,
     /// Number of frames, 4n + 1 [default: the model's]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole)]
     frames: Option<usize>,
     /// Sampling settings that go together: official, hub (what diffusers samples with), fast, or
     /// lightning4 (for step-distilled models) [default: what the model's file says]
-    #[arg(long)]
+    #[arg(long, value_parser = preset(), hide_possible_values = true)]
     preset: Option<Preset>,
     /// Denoising steps [default: the preset's]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole)]
     steps: Option<usize>,
     /// Guidance scale; 1 runs without the negative prompt, in half the time [default: the preset's]
-    #[arg(long, value_name = "SCALE")]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = number)]
     guidance: Option<f32>,
     /// Guidance scale of the low-noise expert [default: --guidance where given, else the preset's]
-    #[arg(long, value_name = "SCALE")]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true, value_parser = number)]
     guidance_low: Option<f32>,
     /// Guide so many steps alone: later ones take half the time [default: the preset's]
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", allow_negative_numbers = true, value_parser = whole)]
     guidance_until: Option<usize>,
     /// Moves steps towards high noise [default: the preset's]
-    #[arg(long, value_name = "SHIFT")]
+    #[arg(long, value_name = "SHIFT", allow_negative_numbers = true, value_parser = shift)]
     flow_shift: Option<f64>,
     /// The solver: unipc, euler, dpm++2m or lcm [default: the preset's]
-    #[arg(long)]
+    #[arg(long, value_parser = sampler(), hide_possible_values = true)]
     sampler: Option<SamplerKind>,
     /// Add a LoRA to the weights, to all transformers; may be repeated
     #[arg(long, value_name = "FILE[:STRENGTH]")]
@@ -143,6 +146,28 @@ impl Size {
         };
         found.ok_or_else(|| "expected width x height, such as 832x480, or auto".into())
     }
+}
+
+fn whole(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number".into())
+}
+
+fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "expected a number".into())
+}
+
+fn shift(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "expected a number".into())
+}
+
+fn preset() -> impl TypedValueParser<Value = Preset> {
+    let names = PossibleValuesParser::new(Preset::ALL.map(Preset::name));
+    names.map(|name| name.parse::<Preset>().expect("a name of the list"))
+}
+
+fn sampler() -> impl TypedValueParser<Value = SamplerKind> {
+    let names = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name));
+    names.map(|name| name.parse::<SamplerKind>().expect("a name of the list"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -196,7 +221,7 @@ impl DeviceArgs {
             transformer,
             vae: other(&self.vae_device)?,
             precision: if self.strict { Precision::Strict } else { Precision::Native },
-            threads: self.threads.map_or(cores, |n| n.get() as usize),
+            threads: self.threads.map_or(cores, |n| n as usize),
             dispatch: self.dispatch_limit,
             submission: self.submission_limit,
         })

@@ -4,7 +4,13 @@ use super::{Failure, print};
 use crate::ggml::{Device, Limits, refused_backends};
 use serde_json::json;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video devices
+  gguf-video devices --json";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Print JSON
     #[arg(long)]

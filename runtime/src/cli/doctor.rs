@@ -7,7 +7,15 @@ use anyhow::anyhow;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video doctor
+  gguf-video doctor --device cpu --disk models --json
+
+Exit codes: 0 every op computes right; 1 one doesn't; 2 there is no such device";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The device to test: auto, cpu, metal, cuda, vulkan, or a name that `gguf-video devices` prints
     #[arg(long, default_value = "auto")]

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 /// Makes videos with open models from GGUF files.
 #[derive(Parser)]
-#[command(name = "gguf-video", version, arg_required_else_help = true)]
+#[command(name = "gguf-video", version, arg_required_else_help = true, after_help = run::EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

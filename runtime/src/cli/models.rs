@@ -4,7 +4,13 @@ use super::{Failure, print};
 use catalog::{Images, VARIANTS, Variant};
 use serde_json::json;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video models
+  gguf-video models --json";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Print JSON
     #[arg(long)]

@@ -6,7 +6,15 @@ use super::{Failure, print};
 use crate::pipeline::{Basis, Calibration, Home, Part, Plan, free_space};
 use serde_json::json;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video plan --model models/demo
+  gguf-video plan --model models/demo --size 64x64 --frames 5 --json
+
+Exit codes: 0 it fits; 2 it doesn't, or the request can't be fulfilled";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Print JSON
     #[arg(long)]

@@ -9,7 +9,15 @@ use crate::pipeline::preflight::{Preflight, Report, Reports};
 use crate::pipeline::{Home, Machine, ModelFile, ModelFolder, Request, model_files};
 use anyhow::anyhow;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video preflight --model models/demo --size 64x64 --frames 5
+  gguf-video preflight --model models/demo --size 64x64 --frames 5 --again --json
+
+Exit codes: 0 right; 1 failed on the way; 2 the request can't be fulfilled; 3 wrong; 130 interrupted";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// What the tiny video should show
     #[arg(long, short, default_value = "a red ball rolls over green grass in the sun")]

@@ -12,7 +12,15 @@ use crate::pipeline::{
 use anyhow::anyhow;
 use std::path::{Path, PathBuf};
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video resume
+  gguf-video resume 20260131-120000-fox --device cpu
+
+Exit codes: those of `gguf-video run`";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The run's folder, or its name alone, as `gguf-video runs` lists it
     /// [default: the last one that is unfinished]
@@ -54,7 +62,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let record = run.record();
     let file = |part| record.files.iter().find(|f| f.part == part).map(|f| f.path.clone());
     let places = Places {
-        // Every part has a name: nothing is looked for.
+        // Every part has a name: nothing is looked for, whatever lies there.
         folder: PathBuf::from("."),
         transformer: file("transformer"),
         high_noise: file("high_noise"),

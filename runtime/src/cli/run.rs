@@ -11,10 +11,22 @@ use crate::pipeline::preflight::Reports;
 use crate::pipeline::run_folder::{OutputRecord, Record, RunFolder};
 use crate::pipeline::{Calibration, Home, ModelFile, Progress, Request, model_files};
 use jiff::Zoned;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf, absolute};
 
+/// At the end of the help.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  gguf-video run --model models/demo --prompt \"a big red ball moving right on a black background\" \
+--size 64x64 --frames 5 -o ball.mp4
+  gguf-video run --model models/demo --prompt \"a small blue ball\" --size 64x64 --frames 5 --seed 7 \
+-o frames/ --contact-sheet ball.png
+
+Exit codes: 0 a video that the judge passed; 1 failed on the way, and the steps so far are kept; \
+2 the request can't be fulfilled, and nothing was computed; 3 the preflight or the judge says that \
+what was computed is wrong; 130 interrupted, go on with `gguf-video resume`";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// What the video should show
     #[arg(long, short, required_unless_present = "collect_imatrix")]
@@ -29,10 +41,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE.png")]
     contact_sheet: Option<PathBuf>,
     /// Frames a second [default: the model's]
-    #[arg(long)]
-    fps: Option<NonZeroU32>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    fps: Option<u32>,
     /// Start of the noise, as of PyTorch's CPU generator [default: a new one each time]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     seed: Option<u64>,
     /// Where to keep each step, for `gguf-video resume` [default: a new folder in those that
     /// `gguf-video runs` lists]
@@ -71,9 +83,13 @@ impl Args {
         let contact_sheet = self.contact_sheet.as_deref().map(absolute).transpose()?;
         // A trailing slash means a folder, and must stay.
         let path = absolute(path)?;
-        let fps = self.fps.map_or(fps, NonZeroU32::get);
+        let fps = self.fps.unwrap_or(fps);
         Ok(OutputRecord { path, fps, contact_sheet })
     }
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected a whole number from 0".into())
 }
 
 /// In the order of time, and with a name that says what for.

@@ -8,7 +8,13 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde_json::json;
 use std::fs;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video runs
+  gguf-video runs clean --unfinished --older-than 7";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -25,9 +31,13 @@ enum Command {
         #[arg(long)]
         unfinished: bool,
         /// Only those begun so many days ago, or more
-        #[arg(long, value_name = "DAYS", default_value_t = 0)]
+        #[arg(long, value_name = "DAYS", default_value_t = 0, value_parser = days)]
         older_than: u32,
     },
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "expected a whole number of days".into())
 }
 
 fn state(run: &Listed) -> &'static str {

@@ -6,7 +6,15 @@ use crate::output::{Contents, ReadError, read};
 use serde_json::json;
 use std::path::PathBuf;
 
+const EXAMPLES: &str = "\
+Examples:
+  gguf-video verify ball.mp4
+  gguf-video verify frames/ --still --json
+
+Exit codes: 0 a video; 2 it can't be read; 3 the judge says that it is none";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// The video: FILE.mp4 (H.264), FILE.y4m, or a folder of PNG images
     #[arg(value_name = "FILE|FRAMES")]

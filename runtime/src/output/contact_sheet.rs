@@ -19,8 +19,11 @@ impl ContactSheet {
     /// all its frames on the sheet; a single column shows the middle one.
     ///
     /// # Errors
-    /// When the folder that `path` should be in isn't there.
+    /// When `path` doesn't end in `.png`, or the folder that it should be in isn't there.
     pub fn create(path: &Path, columns: usize, frames: usize) -> Result<Self, OutputError> {
+        if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("png")) {
+            return Err(OutputError::NoPng { path: path.to_owned() });
+        }
         part_file::check_folder(path)?;
         let columns = columns.min(frames);
         let wanted = match columns {

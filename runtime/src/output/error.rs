@@ -100,6 +100,12 @@ pub enum OutputError {
         /// The image library's reason.
         source: png::EncodingError,
     },
+    /// A contact sheet is a PNG image and nothing else.
+    #[error("{path}: a contact sheet is a PNG image, whose name ends in .png", path = path.display())]
+    NoPng {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is nothing to write.
     #[error("{path}: not written, because there was no frame", path = path.display())]
     Empty {

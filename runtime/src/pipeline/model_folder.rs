@@ -41,8 +41,20 @@ pub struct ModelFolder {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("{folder}: {cause}", folder = .folder.display())]
+    #[error("--model {folder}: {cause}", folder = .folder.display())]
     Read { folder: PathBuf, cause: std::io::Error },
+    #[error(
+        "--model {file}: a file; give its folder, or name the parts with options of their own (--transformer, --vae, ...)",
+        file = .0.display()
+    )]
+    NoFolder(PathBuf),
+    #[error(
+        "{folder} is a checkpoint in diffusers layout; make GGUF files of it with `to-gguf {folder} -o FOLDER --quant Q8_0` and give that folder",
+        folder = .0.display()
+    )]
+    Checkpoint(PathBuf),
+    #[error("{file}: this model has no image encoder, and takes no --image-encoder", file = .0.display())]
+    Unused(PathBuf),
     #[error(transparent)]
     File(#[from] RecognizeError),
     #[error(transparent)]
@@ -93,10 +105,10 @@ fn option(part: Part) -> &'static str {
 
 impl ModelFolder {
     pub fn open(places: &Places) -> Result<Self, FolderError> {
-        let mut finder = Finder::look(places)?;
+        let mut finder = Finder::new(&places.folder);
         let two = places.high_noise.is_some() || places.low_noise.is_some();
         let alone = places.transformer.is_some()
-            || !two && finder.has(Part::Single) && !finder.has(Part::HighNoise);
+            || !two && finder.has(Part::Single)? && !finder.has(Part::HighNoise)?;
         let (transformer, transformer_2) = if alone {
             (finder.find(&places.transformer, Part::Single)?, None)
         } else {
@@ -107,7 +119,10 @@ impl ModelFolder {
         let attends = wan::Config::new(&transformer)?.image_dim.is_some();
         let image_encoder = match attends {
             true => Some(finder.find(&places.image_encoder, Part::ImageEncoder)?),
-            false => None,
+            false => match &places.image_encoder {
+                Some(file) => return Err(FolderError::Unused(file.clone())),
+                None => None,
+            },
         };
         let vae = finder.find(&places.vae, Part::Vae)?;
         let inferred = finder.inferred;
@@ -133,31 +148,43 @@ impl ModelFolder {
 
 struct Finder<'a> {
     folder: &'a Path,
-    found: Vec<Recognized>,
+    /// None until something is looked for: where every part is named, the folder doesn't matter.
+    found: Option<Vec<Recognized>>,
     /// Why files that might have been meant aren't taken.
     near: Vec<String>,
     inferred: Vec<String>,
 }
 
 impl<'a> Finder<'a> {
-    fn look(places: &'a Places) -> Result<Self, FolderError> {
-        let mut finder =
-            Self { folder: &places.folder, found: vec![], near: vec![], inferred: vec![] };
-        for path in candidates(&places.folder)? {
+    fn new(folder: &'a Path) -> Self {
+        Self { folder, found: None, near: vec![], inferred: vec![] }
+    }
+
+    /// The models in the folder.
+    fn look(&mut self) -> Result<&[Recognized], FolderError> {
+        if self.found.is_none() {
+            self.found = Some(self.read()?);
+        }
+        Ok(self.found.as_deref().unwrap_or_default())
+    }
+
+    fn read(&mut self) -> Result<Vec<Recognized>, FolderError> {
+        let mut all = Vec::new();
+        for path in candidates(self.folder)? {
             match recognized::open(&path, None) {
-                Ok(found) => finder.found.push(found),
+                Ok(found) => all.push(found),
                 // A damaged GGUF file is an error, whatever it was.
                 Err(RecognizeError::File(e)) => return Err(RecognizeError::File(e).into()),
-                Err(e) if e.is_near() => finder.near.push(e.to_string()),
+                Err(e) if e.is_near() => self.near.push(e.to_string()),
                 // Files of other kinds may lie beside ours.
                 Err(_) => {}
             }
         }
-        Ok(finder)
+        Ok(all)
     }
 
-    fn has(&self, part: Part) -> bool {
-        self.found.iter().any(|found| found.part == part)
+    fn has(&mut self, part: Part) -> Result<bool, FolderError> {
+        Ok(self.look()?.iter().any(|found| found.part == part))
     }
 
     /// The file at `named`, or the only one of this kind in the folder.
@@ -171,16 +198,19 @@ impl<'a> Finder<'a> {
             }
             found
         } else {
-            let mut fitting = self.found.iter().filter(|found| found.part == part);
             let folder = self.folder.to_owned();
+            let mut fitting = self.look()?.iter().filter(|found| found.part == part);
             match (fitting.next(), fitting.next()) {
+                (None, _) if folder.join("model_index.json").is_file() => {
+                    return Err(FolderError::Checkpoint(folder));
+                }
                 (None, _) => {
                     let near = std::mem::take(&mut self.near);
                     return Err(FolderError::Missing { folder, part: name, option, near });
                 }
                 (Some(found), None) => found.clone(),
                 _ => {
-                    let all = self.found.iter().filter(|found| found.part == part);
+                    let all = self.look()?.iter().filter(|found| found.part == part);
                     let files = all.map(|found| found.file.path().to_owned()).collect();
                     return Err(FolderError::Several { folder, part: name, option, files });
                 }
@@ -195,6 +225,9 @@ impl<'a> Finder<'a> {
 
 /// The model files in `folder` and in the folders directly below, in order of their names.
 fn candidates(folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    if folder.is_file() {
+        return Err(FolderError::NoFolder(folder.to_owned()));
+    }
     let mut files = Vec::new();
     let mut list = |at: &Path| -> Result<Vec<PathBuf>, FolderError> {
         let error = |cause| FolderError::Read { folder: at.to_owned(), cause };

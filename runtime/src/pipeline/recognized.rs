@@ -51,11 +51,14 @@ pub(super) fn open(path: &Path, told: Option<Part>) -> Result<Recognized, Recogn
     } else {
         File::open(path)?
     };
+    // What a file of `to-gguf` says was decided when it was made; whoever was told otherwise has taken
+    // the wrong one.
     match says(file.metadata()) {
-        Some(part) if told.is_none_or(|told| told == part) && !is_folded(&file) => {
+        Some(part) if !is_folded(&file) => {
             Ok(Recognized { file: Arc::new(file), part, inferred: Vec::new() })
         }
-        _ => described(file, told),
+        Some(_) => described(file, None),
+        None => described(file, told),
     }
 }
 

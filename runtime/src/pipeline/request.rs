@@ -13,6 +13,11 @@ pub(super) const FRAMES_MULTIPLE: usize = 4;
 /// Positions the transformer's rotary embedding was made for, on each axis.
 const POSITIONS: usize = 1024;
 
+/// A clip of as many latent frames as there are positions.
+const MOST_FRAMES: usize = (POSITIONS - 1) * FRAMES_MULTIPLE + 1;
+/// The models were trained at as many timesteps: more steps would only repeat them.
+const MOST_STEPS: usize = 1000;
+
 /// A complete, valid request.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
@@ -65,7 +70,7 @@ pub enum RequestError {
     LastImageNeeded { variant: String },
     #[error("a clip of one frame would be the image itself; ask for --frames 5 or more")]
     OneFrame,
-    #[error("{frames} frames are too many; the model knows positions for {}", POSITIONS * FRAMES_MULTIPLE - 3)]
+    #[error("{frames} frames are too many; the model knows positions for {MOST_FRAMES}")]
     TooManyFrames { frames: usize },
     #[error("the {what} is {value}; it must be {wanted}")]
     Number { what: &'static str, value: f64, wanted: &'static str },
@@ -105,27 +110,28 @@ impl Request {
     pub fn check(&self, grid: LatentGrid) -> Result<(), RequestError> {
         let Self { width, height, frames, .. } = *self;
         let multiple = grid.size_multiple();
+        let longest = POSITIONS * multiple;
+        if width.max(height) > longest {
+            return Err(RequestError::TooLarge { width, height, longest });
+        }
         let near = |side: usize| (side + multiple / 2).max(multiple) / multiple * multiple;
         let (near_width, near_height) = (near(width), near(height));
         if (near_width, near_height) != (width, height) {
             return Err(RequestError::Size { width, height, multiple, near_width, near_height });
         }
-        let longest = POSITIONS * multiple;
-        if width.max(height) > longest {
-            return Err(RequestError::TooLarge { width, height, longest });
+        if frames > MOST_FRAMES {
+            return Err(RequestError::TooManyFrames { frames });
         }
         let nearest = (frames.max(1) + 1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
         if nearest != frames {
             return Err(RequestError::Frames { frames, nearest });
         }
-        if self.latent_frames() > POSITIONS {
-            return Err(RequestError::TooManyFrames { frames });
-        }
         let number = |what, value: f64, good: bool, wanted| {
             if good { Ok(()) } else { Err(RequestError::Number { what, value, wanted }) }
         };
         let (scale, low) = (f64::from(self.guidance_scale), f64::from(self.guidance_scale_low));
-        number("number of steps", self.steps as f64, self.steps > 0, "at least 1")?;
+        let steps = (1..=MOST_STEPS).contains(&self.steps);
+        number("number of steps", self.steps as f64, steps, "from 1 to 1000")?;
         number("guidance scale", scale, scale.is_finite(), "a number")?;
         number("guidance scale of the low-noise expert", low, low.is_finite(), "a number")?;
         let shift = self.flow_shift;

@@ -55,6 +55,7 @@ impl Contents {
 /// # Errors
 /// When the file isn't there, is of another kind, is damaged or cut off, or holds no frame.
 pub fn read(path: &Path, push: &mut dyn FnMut(&Frame)) -> Result<Contents, ReadError> {
+    path.metadata().map_err(ReadError::io(path))?;
     let file = || File::open(path).map_err(ReadError::io(path));
     let contents = match Target::of(path).ok_or(ReadError::Unknown { path: path.to_owned() })? {
         Target::Mp4(_) => mp4::read(path, file()?, push)?,

@@ -42,6 +42,9 @@ pub(super) fn read(
     let container = |cause| ReadError::Container { path: path.to_owned(), source: cause };
     let codec = |what: String| ReadError::Codec { path: path.to_owned(), what };
 
+    if source.bytes(4, 4)? != *b"ftyp" {
+        return Err(ReadError::malformed(path, "it doesn't begin as an MP4 file does"));
+    }
     let mut demuxer = Mp4FileDemuxer::new();
     while let Some(required) = demuxer.required_input() {
         if required.position >= length {

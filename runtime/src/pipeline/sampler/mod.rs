@@ -105,6 +105,16 @@ impl SamplerKind {
     /// Every kind, in the order to list them.
     pub const ALL: [Self; 4] = [Self::UniPc, Self::Euler, Self::DpmPp2M, Self::Lcm];
 
+    /// As it is typed and kept in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UniPc => "unipc",
+            Self::Euler => "euler",
+            Self::DpmPp2M => "dpm++2m",
+            Self::Lcm => "lcm",
+        }
+    }
+
     /// A sampler of this kind at the start of `schedule`. `seed` is that of the initial noise: what is
     /// drawn on the way is drawn after it.
     pub fn start(self, schedule: &Schedule, seed: u64) -> Box<dyn Sampler> {
@@ -119,12 +129,7 @@ impl SamplerKind {
 
 impl fmt::Display for SamplerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::UniPc => "unipc",
-            Self::Euler => "euler",
-            Self::DpmPp2M => "dpm++2m",
-            Self::Lcm => "lcm",
-        })
+        f.pad(self.name())
     }
 }
 
