@@ -171,6 +171,12 @@ pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
     });
     let batches = batches.collect::<Result<Vec<_>>>()?;
 
+    let mut taken = std::collections::BTreeSet::new();
+    for plan in batches.iter().flat_map(|batch| &batch.plans) {
+        let path = job.output.join(&plan.file);
+        ensure!(taken.insert(path.clone()), "{} would be written twice", path.display());
+    }
+
     let mut report = Report { notes, planned: job.dry_run, ..Report::default() };
     if job.dry_run {
         let planned = batches.iter().flat_map(|batch| {
@@ -180,12 +186,10 @@ pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
         return Ok(report);
     }
     let mut open: Vec<(&Batch, Vec<(&Plan, PathBuf)>)> = Vec::new();
-    let mut taken = std::collections::BTreeSet::new();
     for batch in &batches {
         let mut plans = Vec::new();
         for plan in &batch.plans {
             let path = job.output.join(&plan.file);
-            ensure!(taken.insert(path.clone()), "{} would be written twice", path.display());
             if job.resume && is_done(batch, plan, &path) {
                 report.continued.push(path);
                 continue;
@@ -291,13 +295,16 @@ pub(crate) fn check_space(output: &Path, needed: u64) -> Result<()> {
     let disk = rustix::fs::statvfs(existing)
         .with_context(|| format!("cannot ask for the free space of {}", existing.display()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let gb = |bytes| bytes as f64 / 1e9;
+    let size = |bytes: u64| match bytes {
+        0..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    };
     ensure!(
         free >= needed,
-        "{}: the files need {:.2} GB, the disk has {:.2} GB free",
+        "{}: the files need {}, the disk has {} free; make room, or name another folder with -o",
         output.display(),
-        gb(needed),
-        gb(free)
+        size(needed),
+        size(free)
     );
     Ok(())
 }

@@ -148,7 +148,7 @@ fn blocks_with_infinite_scales_are_not_written() {
     let values: Vec<f32> = (0..tensor.bytes.len() / 4)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            -65_503.0 + (state >> 24) as f32 / 4.0
+            -65_503.0 + (state >> 24) as f32 * 32.0
         })
         .collect();
     let mut blocks = vec![0; DType::Q5_1.row_bytes(values.len() as u64).unwrap() as usize];
