@@ -4,10 +4,11 @@ mod bar;
 mod convert;
 mod tools;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::fmt;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -80,6 +81,12 @@ enum Tool {
     /// Write a GGUF file anew with another layout or other metadata; tensors keep their bytes
     #[command(after_help = REWRAP)]
     Rewrap(tools::Rewrap),
+    /// Write man pages and shell completions below a prefix, as `script/install` does
+    #[command(hide = true)]
+    Pages {
+        /// Such as /usr/local
+        prefix: PathBuf,
+    },
 }
 
 impl Args {
@@ -134,6 +141,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         (Some(Tool::Diff(args)), _) => tools::diff(args),
         (Some(Tool::Verify(args)), _) => tools::verify(args),
         (Some(Tool::Rewrap(args)), _) => tools::rewrap(args),
+        (Some(Tool::Pages { prefix }), _) => {
+            manual::write(Args::command(), &prefix)
+                .with_context(|| prefix.display().to_string())?;
+            Ok(Outcome::fine(""))
+        }
         (None, Some(args)) => convert::run(args),
         (None, None) => unreachable!("clap asks for one of them"),
     }

@@ -17,13 +17,20 @@ mod verify;
 
 use crate::pipeline::{GenerateError, HashError};
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Makes videos with open models from GGUF files.
 #[derive(Parser)]
-#[command(name = "gguf-video", version, arg_required_else_help = true, after_help = run::EXAMPLES)]
+#[command(
+    name = "gguf-video",
+    version,
+    long_version = version(),
+    arg_required_else_help = true,
+    after_help = run::EXAMPLES
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,6 +56,23 @@ enum Command {
     Devices(devices::Args),
     /// Describe this machine and test whether it computes right, for a report of a failure
     Doctor(doctor::Args),
+    /// Write man pages and shell completions below a prefix, as `script/install` does
+    #[command(hide = true)]
+    Pages {
+        /// Such as /usr/local
+        prefix: PathBuf,
+    },
+}
+
+/// What a report should say: the program's version, ggml's, and the backends that need no library.
+fn version() -> String {
+    let (ggml, source) = crate::ggml::version();
+    let metal = cfg!(all(target_os = "macos", feature = "metal"));
+    format!(
+        "{}\nggml {ggml} ({source})\nbackends built in: {}",
+        env!("CARGO_PKG_VERSION"),
+        if metal { "CPU, Metal" } else { "CPU" }
+    )
 }
 
 /// What a user is told whose model file shrinks while it is in use.
@@ -73,6 +97,9 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Models(args) => models::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Pages { prefix } => manual::write(Cli::command(), &prefix)
+            .with_context(|| prefix.display().to_string())
+            .map_err(Failure::run),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
