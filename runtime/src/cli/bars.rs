@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, a line a stage elsewhere, and lines of JSON for programs.
 
-use super::print;
+use super::{Failure, print};
 use crate::pipeline::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -28,7 +28,7 @@ impl Bars {
     pub(super) fn new(json: bool) -> Result<Self, ctrlc::Error> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = interrupted.clone();
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+        ctrlc::set_handler(move || interrupt(&flag))?;
         let terminal = std::io::stderr().is_terminal();
         let (bar, stage, events) = (ProgressBar::hidden(), Stage::Load, json.then(Instant::now));
         Ok(Self { bar, stage, interrupted, terminal, events })
@@ -70,6 +70,23 @@ impl Bars {
             Stage::Decode { .. } => "decode".into(),
         }
     }
+}
+
+/// The first Ctrl-C lets the device finish the piece that it is at. Who can't wait for that says so once
+/// more: what is kept of a run is whole at any moment, and no handler of ggml's runs while it computes.
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
+fn interrupt(interrupted: &AtomicBool) {
+    if !interrupted.swap(true, Ordering::Relaxed) {
+        eprintln!("\ngguf-video: stopping after this piece of work; Ctrl-C again stops at once");
+        return;
+    }
+    #[cfg(unix)]
+    if rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+        .is_ok()
+    {
+        return;
+    }
+    std::process::exit(Failure::INTERRUPTED.into());
 }
 
 impl Progress for Bars {

@@ -84,6 +84,8 @@ pub enum RunError {
         path = .0.display()
     )]
     Exists(PathBuf),
+    #[error("{path} holds other files; a run needs a folder of its own", path = .0.display())]
+    NotEmpty(PathBuf),
     #[error("{path} holds no run: there is no run.json", path = .0.display())]
     NoRun(PathBuf),
     #[error("{path}: another process is working on this run", path = .0.display())]
@@ -155,6 +157,11 @@ impl RunFolder {
         let file = path.join("run.json");
         if file.exists() {
             return Err(RunError::Exists(path.to_owned()));
+        }
+        // All but the lock, which is ours.
+        if fs::read_dir(path).map_err(io_error(path))?.count() > 1 {
+            let _ = fs::remove_file(path.join("lock"));
+            return Err(RunError::NotEmpty(path.to_owned()));
         }
         let bytes = serde_json::to_vec_pretty(&record).expect("plain data");
         replace(&file, &bytes).map_err(io_error(&file))?;
