@@ -2,7 +2,7 @@
 //! assertions, in a kernel that isn't there, or in more memory than there is. The program ends with a
 //! sentence instead, before anything is computed.
 
-use gguf::{DType, File, Metadata, TensorSpec, Writer};
+use gguf::{DType, File, Metadata, TensorSpec, Value, Writer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -86,6 +86,12 @@ fn rewrite(path: &Path, changes: &Metadata, retyped: Option<(&str, DType)>) {
     writer.finish().unwrap();
 }
 
+fn key(key: &str, value: impl Into<Value>) -> Metadata {
+    let mut metadata = Metadata::new();
+    metadata.set(key, value);
+    metadata
+}
+
 #[test]
 fn types_without_a_kernel() {
     let (model, same) = (Model::new(), Metadata::new());
@@ -105,4 +111,26 @@ fn types_without_a_kernel() {
         let expected = format!("`{table}` is I32, only F32, F16, BF16 and quantized types");
         model.refused("TextEncoder", &same, Some((table, DType::I32)), &expected);
     }
+}
+
+#[test]
+fn numbers_that_no_model_has() {
+    let model = Model::new();
+    let epsilon = "wan.attention.layer_norm_epsilon";
+    for value in [f32::NAN, -1.0, 0.0, f32::INFINITY] {
+        model.refused("HighNoise", &key(epsilon, value), None, epsilon);
+    }
+    for value in [f32::NAN, f32::INFINITY, -0.5] {
+        let boundary = "wan.boundary_ratio";
+        model.refused("HighNoise", &key(boundary, value), None, boundary);
+    }
+    model.refused("HighNoise", &key("wan.steps", u32::MAX), None, "number of steps is 4294967295");
+    model.refused("HighNoise", &key("wan.flow_shift", 3e38f32), None, "the flow shift is");
+
+    let rms = "t5encoder.attention.layer_norm_rms_epsilon";
+    model.refused("TextEncoder", &key(rms, -1f32), None, rms);
+    // Their product is no `i64`.
+    let mut heads = key("t5encoder.attention.head_count", u32::MAX);
+    heads.set("t5encoder.attention.key_length", u32::MAX);
+    model.refused("TextEncoder", &heads, None, "t5encoder.attention.head_count");
 }

@@ -12,6 +12,10 @@ const PATCH: usize = 2;
 pub(super) const FRAMES_MULTIPLE: usize = 4;
 /// Positions the transformer's rotary embedding was made for, on each axis.
 const POSITIONS: usize = 1024;
+/// Steps above which a run is a mistake: the models were trained at 1000 noise levels.
+const MOST_STEPS: usize = 10_000;
+/// Bytes of a prompt; the encoder sees 512 tokens, of 3 to 5 bytes.
+const LONGEST_PROMPT: usize = 16 << 10;
 
 /// A complete, valid request.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -67,6 +71,10 @@ pub enum RequestError {
     OneFrame,
     #[error("{frames} frames are too many; the model knows positions for {}", POSITIONS * FRAMES_MULTIPLE - 3)]
     TooManyFrames { frames: usize },
+    #[error(
+        "the prompt has {bytes} bytes, more than {LONGEST_PROMPT}; the model sees 512 tokens of it"
+    )]
+    Prompt { bytes: usize },
     #[error("the {what} is {value}; it must be {wanted}")]
     Number { what: &'static str, value: f64, wanted: &'static str },
 }
@@ -105,7 +113,8 @@ impl Request {
     pub fn check(&self, grid: LatentGrid) -> Result<(), RequestError> {
         let Self { width, height, frames, .. } = *self;
         let multiple = grid.size_multiple();
-        let near = |side: usize| (side + multiple / 2).max(multiple) / multiple * multiple;
+        let near =
+            |side: usize| side.saturating_add(multiple / 2).max(multiple) / multiple * multiple;
         let (near_width, near_height) = (near(width), near(height));
         if (near_width, near_height) != (width, height) {
             return Err(RequestError::Size { width, height, multiple, near_width, near_height });
@@ -114,7 +123,7 @@ impl Request {
         if width.max(height) > longest {
             return Err(RequestError::TooLarge { width, height, longest });
         }
-        let nearest = (frames.max(1) + 1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
+        let nearest = frames.max(1).saturating_add(1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
         if nearest != frames {
             return Err(RequestError::Frames { frames, nearest });
         }
@@ -124,12 +133,24 @@ impl Request {
         let number = |what, value: f64, good: bool, wanted| {
             if good { Ok(()) } else { Err(RequestError::Number { what, value, wanted }) }
         };
+        let steps = (1..=MOST_STEPS).contains(&self.steps);
         let (scale, low) = (f64::from(self.guidance_scale), f64::from(self.guidance_scale_low));
-        number("number of steps", self.steps as f64, self.steps > 0, "at least 1")?;
+        number("number of steps", self.steps as f64, steps, "from 1 to 10000")?;
         number("guidance scale", scale, scale.is_finite(), "a number")?;
         number("guidance scale of the low-noise expert", low, low.is_finite(), "a number")?;
         let shift = self.flow_shift;
-        number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")
+        number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")?;
+        let falls = self.schedule().is_ok();
+        number("flow shift", shift, falls, "such that the noise falls with every step")
+    }
+
+    /// Whether the prompts are of a length that is worth cleaning.
+    pub fn check_prompts(&self) -> Result<(), RequestError> {
+        let long = [&self.prompt, &self.negative_prompt];
+        match long.map(String::len).into_iter().find(|bytes| *bytes > LONGEST_PROMPT) {
+            Some(bytes) => Err(RequestError::Prompt { bytes }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a model takes the images that the clip is to begin and to end with.
@@ -245,6 +266,11 @@ mod tests {
             let error = request(16, 16, frames).check(GRID);
             assert_eq!(error, Err(RequestError::Frames { frames, nearest }));
         }
+        assert!(matches!(
+            request(16, 16, usize::MAX).check(GRID),
+            Err(RequestError::Frames { .. } | RequestError::TooManyFrames { .. })
+        ));
+        assert!(request(usize::MAX, 16, 5).check(GRID).is_err());
         let error = request(850, 7, 5).check(GRID).unwrap_err();
         assert!(error.to_string().ends_with("the nearest is 848x16"), "{error}");
         assert!(matches!(request(16400, 16, 5).check(GRID), Err(RequestError::TooLarge { .. })));
@@ -255,12 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_has_a_length() {
+        let long =
+            |bytes: usize| Request { prompt: "&amp;".repeat(bytes / 5), ..request(16, 16, 5) };
+        assert_eq!(long(10_000).check_prompts(), Ok(()));
+        assert_eq!(long(20_000).check_prompts(), Err(RequestError::Prompt { bytes: 20_000 }));
+    }
+
+    #[test]
     fn numbers_that_make_no_video_are_refused() {
         let base = request(16, 16, 5);
         for bad in [
             Request { steps: 0, ..base.clone() },
             Request { guidance_scale: f32::NAN, ..base.clone() },
             Request { flow_shift: 0.0, ..base.clone() },
+            // Of all steps, the noise levels are the same number.
+            Request { flow_shift: 3e38, ..base.clone() },
+            Request { steps: 10_000_000_000, ..base.clone() },
         ] {
             assert!(matches!(bad.check(GRID), Err(RequestError::Number { .. })), "{bad:?}");
         }
