@@ -19,8 +19,11 @@ impl ContactSheet {
     /// all its frames on the sheet; a single column shows the middle one.
     ///
     /// # Errors
-    /// When the folder that `path` should be in isn't there.
+    /// When `path` isn't that of a `.png` file, or the folder that `path` should be in isn't there.
     pub fn create(path: &Path, columns: usize, frames: usize) -> Result<Self, OutputError> {
+        if !path.extension().is_some_and(|end| end.eq_ignore_ascii_case("png")) {
+            return Err(OutputError::Sheet { path: path.to_owned() });
+        }
         part_file::check_folder(path)?;
         let columns = columns.min(frames);
         let wanted = match columns {

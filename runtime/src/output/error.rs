@@ -19,6 +19,12 @@ pub enum OutputError {
         /// The path as it was given.
         path: PathBuf,
     },
+    /// A contact sheet replaces what has its name, which should be no model.
+    #[error("{path}: a contact sheet is a .png file", path = path.display())]
+    Sheet {
+        /// The path as it was given.
+        path: PathBuf,
+    },
     /// The folder around a file must exist.
     #[error("{path}: there is no folder {folder}", path = path.display(), folder = folder.display())]
     NoFolder {
