@@ -134,3 +134,16 @@ fn numbers_that_no_model_has() {
     heads.set("t5encoder.attention.key_length", u32::MAX);
     model.refused("TextEncoder", &heads, None, "t5encoder.attention.head_count");
 }
+
+/// Each file is a whole one, but of another model than the rest.
+#[test]
+fn files_of_different_models() {
+    let model = Model::new();
+    let numbers = vec!["1"; 48].join(",");
+    let mut vae = key("wanvae.z_dim", 48u32);
+    vae.set("wanvae.latents_mean", numbers.clone()).set("wanvae.latents_std", numbers);
+    model.refused("VAE", &vae, None, "has 48 latent channels");
+    let mut low = key("wan.in_channels", 36u32);
+    low.set("wan.out_channels", 16u32);
+    model.refused("LowNoise", &low, None, "has 36 input channels");
+}
