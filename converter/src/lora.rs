@@ -76,13 +76,11 @@ enum Values {
 }
 
 impl Merge {
-    /// Reads the matrices. `row` is the length of the tensor's rows.
-    pub(crate) fn load(&self, row: u64) -> Result<Loaded> {
+    /// Reads the matrices.
+    pub(crate) fn load(&self) -> Result<Loaded> {
         let values = match &self.kind {
             Kind::Product { up, down, rank } => {
                 let down = self.weights.values(down)?;
-                // A convolution's kernel is cut along its outermost dimension, not by rows.
-                debug_assert!((down.len() / rank).is_multiple_of(row as usize));
                 Values::Product { up: self.weights.values(up)?, down, rank: *rank }
             }
             Kind::Difference(tensor) => Values::Difference(tensor.clone()),

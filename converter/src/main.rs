@@ -24,6 +24,6 @@ fn main() -> ExitCode {
     };
     let code = if error.is::<Interrupted>() { INTERRUPTED } else { FAILED };
     // If even this can't be written, the exit code is all that is left to say.
-    let _ = writeln!(stderr(), "error: {error:#}");
+    let _ = writeln!(stderr(), "error: {}", cli::plain(&format!("{error:#}")));
     ExitCode::from(code)
 }

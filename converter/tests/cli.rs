@@ -47,6 +47,7 @@ fn mistakes_of_the_user_are_named() {
     fails(to_gguf(&checkpoint).args(["--quant", "Q9_Z"]), &["invalid value 'Q9_Z'", "F32, F16,"]);
     fails(to_gguf(&checkpoint).args(q8_0).args(["--threads", "0"]), &["--threads"]);
     fails(to_gguf(&checkpoint).args(q8_0).args(["--name", "../x"]), &["--name \"../x\""]);
+    fails(to_gguf(&checkpoint).args(q8_0).args(["--name", "a\nb"]), &["--name \"a\\nb\""]);
     fails(&mut to_gguf(&checkpoint), &["--quant <TYPE>"]);
 
     let elsewhere = |folder| {
@@ -60,6 +61,10 @@ fn mistakes_of_the_user_are_named() {
 
     checkpoint.edit("model_index.json", |index| index["_class_name"] = "FluxPipeline".into());
     fails(to_gguf(&checkpoint).args(q8_0), &["FluxPipeline", "supported are WanPipeline"]);
+    // What a file says moves no cursor.
+    let steers = "\u{1b}[2J\u{7}Pipe";
+    checkpoint.edit("model_index.json", |index| index["_class_name"] = steers.into());
+    fails(to_gguf(&checkpoint).args(q8_0), &["is a \\u{1b}[2J\\u{7}Pipe; supported"]);
     assert!(checkpoint.written().is_empty());
 }
 

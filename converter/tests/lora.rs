@@ -262,3 +262,19 @@ fn strengths_follow_the_name() {
     assert!(lora(":1").is_err());
     assert!(lora("a:inf").is_err());
 }
+
+#[test]
+fn a_product_may_change_a_vector() {
+    let name = "blocks.0.norm3.weight";
+    let before = original(name);
+    let (up, down) = pair(7, before.len(), 1);
+    let case = case(&[
+        matrix("diffusion_model.blocks.0.norm3.lora_B.weight".into(), [before.len(), RANK], &up),
+        matrix("diffusion_model.blocks.0.norm3.lora_A.weight".into(), [RANK, 1], &down),
+    ]);
+    let file = converted(&case);
+    let tensor = file.tensor(name).unwrap();
+    let found: Vec<f32> =
+        file.data(tensor).as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
+    close(&found, &fused(&before, &up, &down, 0.5));
+}

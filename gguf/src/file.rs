@@ -167,6 +167,10 @@ impl fmt::Debug for File {
 
 #[allow(unsafe_code, reason = "a mapped file can change behind the language's back")]
 fn map(path: &Path) -> std::io::Result<Mmap> {
+    // Opening a pipe waits for somebody who writes to it.
+    if !fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
     let file = fs::File::open(path)?;
     // Mapping it fails as well, but with whatever the system says of devices.
     if file.metadata()?.is_dir() {

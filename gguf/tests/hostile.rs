@@ -364,6 +364,17 @@ fn no_file() {
     }
 }
 
+/// Whoever opened it would wait for somebody to write.
+#[cfg(unix)]
+#[test]
+fn pipes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe.gguf");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = File::open(path).unwrap_err();
+    assert_eq!(error.source().unwrap().to_string(), "not a regular file");
+}
+
 /// A valid file with a value of each kind, a quantized tensor and one of four dimensions; returns its
 /// bytes, and how many of them are header and how many there are without the last padding.
 fn valid() -> (Vec<u8>, usize, usize) {

@@ -35,9 +35,10 @@ fn model(folder: &Path) {
     file(&folder.join("text.gguf"), &text);
     let mut vae = Metadata::new();
     vae.set("general.architecture", "wanvae").set("wanvae.num_res_blocks", 2u32);
-    vae.set("wanvae.base_dim", 4u32).set("wanvae.z_dim", 2u32);
+    vae.set("wanvae.base_dim", 4u32).set("wanvae.z_dim", 16u32);
     vae.set("wanvae.dim_mult", "1,2,4,4").set("wanvae.temporal_downsample", "false,true,true");
-    vae.set("wanvae.latents_mean", "0,0").set("wanvae.latents_std", "1,1");
+    let sixteen = |number: &str| vec![number; 16].join(",");
+    vae.set("wanvae.latents_mean", sixteen("0")).set("wanvae.latents_std", sixteen("1"));
     file(&folder.join("vae.gguf"), &vae);
 }
 

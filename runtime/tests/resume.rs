@@ -3,6 +3,8 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -347,6 +349,105 @@ fn a_disk_too_full_for_steps_is_a_warning() {
     let [images, whole] =
         ["images", "whole"].map(|folder| place.bytes(&format!("{folder}/00004.png")));
     assert_eq!(images, whole);
+}
+
+/// The files of a run with `changes` to it, which `resume` refuses without computing anything.
+#[track_caller]
+fn refused(place: &Place, name: &str, change: impl FnOnce(&Path), expected: &str) {
+    let run = place.path(name);
+    copy_folder(&place.path("run"), &run);
+    fs::remove_file(run.join("state.safetensors")).unwrap();
+    change(&run);
+    let Output { status, stderr, .. } = output(place.resume(name));
+    let said = String::from_utf8(stderr).unwrap();
+    assert!(matches!(status.code(), Some(1 | 2)), "{name}: {status}: {said}");
+    assert!(said.contains(expected), "{name}: {said}");
+    assert!(!said.contains("panicked") && !said.contains('\u{1b}'), "{name}: {said:?}");
+}
+
+/// A run's folder may come from somebody else.
+#[test]
+fn a_run_folder_that_lies_is_refused() {
+    let place = Place::new();
+    succeeds(place.run("a.y4m", "run"));
+    let edit = |key: [&'static str; 2], value: serde_json::Value| {
+        move |run: &Path| {
+            let path = run.join("run.json");
+            let mut record: serde_json::Value =
+                serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            record[key[0]][key[1]] = value;
+            fs::write(path, record.to_string()).unwrap();
+        }
+    };
+    refused(&place, "frames", edit(["request", "frames"], 0.into()), "0 frames can't be made");
+    let many = 10_000_000_000u64.into();
+    refused(&place, "steps", edit(["request", "steps"], many), "from 1 to 10000");
+    let shift = 1e300.into();
+    refused(&place, "shift", edit(["request", "flow_shift"], shift), "the flow shift is");
+    for threads in [0, 1_000_000] {
+        let change = edit(["machine", "threads"], threads.into());
+        refused(&place, &format!("threads{threads}"), change, "not 1 to 512");
+    }
+    let device = edit(["machine", "vae"], "\u{1b}[2J".into());
+    refused(&place, "device", device, "no device `\\u{1b}[2J`");
+    fs::write(place.path("precious"), "precious").unwrap();
+    let sheet = place.path("precious").to_str().unwrap().into();
+    refused(&place, "sheet", edit(["output", "contact_sheet"], sheet), "is a .png file");
+
+    let conditions = |name: &str, shape: [usize; 4]| {
+        let kept = fs::read(place.path("run/conditions.safetensors")).unwrap();
+        let kept = SafeTensors::deserialize(&kept).unwrap();
+        let zeros = vec![0; 4 * shape.iter().product::<usize>()];
+        let mut all = kept.tensors();
+        all.retain(|(known, _)| known != name);
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), &zeros).unwrap();
+        all.push((name.to_owned(), view));
+        safetensors::serialize(all, None).unwrap()
+    };
+    for (what, shape) in [
+        ("positive", [1, 1, 8, 128]),
+        ("positive", [1, 1, 0, 256]),
+        ("positive", [1, 1, 513, 256]),
+        ("positive", [2, 3, 4, 256]),
+        ("negative", [1, 1, 8, 128]),
+        ("image_features", [1, 1, 257, 1280]),
+        ("image_channels", [20, 2, 8, 8]),
+        ("first_frame", [1, 1, 4, 4]),
+    ] {
+        let file = conditions(what, shape);
+        let name = format!("{what}{shape:?}");
+        let change = |run: &Path| fs::write(run.join("conditions.safetensors"), file).unwrap();
+        refused(&place, &name, change, &format!("the saved `{what}`"));
+    }
+    assert_eq!(place.bytes("precious"), b"precious");
+}
+
+/// What is kept of a run stays in its folder.
+#[test]
+fn links_in_a_run_folder_are_not_followed() {
+    let place = Place::new();
+    succeeds(place.run("a.y4m", "run"));
+    let precious = place.path("precious");
+    for name in ["steps.jsonl", "state.safetensors.part"] {
+        fs::write(&precious, "precious").unwrap();
+        let run = place.path(name);
+        copy_folder(&place.path("run"), &run);
+        for old in ["state.safetensors", "steps.jsonl"] {
+            fs::remove_file(run.join(old)).unwrap();
+        }
+        std::os::unix::fs::symlink(&precious, run.join(name)).unwrap();
+        // The video is whole all the same.
+        assert!(succeeds(place.resume(name)).contains("warning"));
+        assert_eq!(fs::read(&precious).unwrap(), b"precious", "{name}");
+    }
+}
+
+#[test]
+fn how_often_decoding_failed_has_an_end() {
+    let place = Place::new();
+    succeeds(place.run("a.y4m", "run"));
+    fs::write(place.path("run/decode.json"), u32::MAX.to_string()).unwrap();
+    succeeds(place.resume("run"));
 }
 
 #[test]

@@ -125,6 +125,13 @@ fn impossible_schedules_are_refused() {
         let refused = Schedule::new(4, shift, Spacing::Flow);
         assert!(matches!(refused, Err(ScheduleError::FlowShift(_))), "{shift}");
     }
+    for shift in [1e-45, 3e38] {
+        let refused = Schedule::new(4, shift, Spacing::Flow);
+        assert!(
+            matches!(refused, Err(ScheduleError::Flat { steps: 4, .. })),
+            "{shift}: {refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -123,6 +123,13 @@ fn metadata_that_fits_no_tokenizer_is_refused() {
         m.set("tokenizer.ggml.precompiled_charsmap", vec![1_u8, 2]);
     });
     assert!(matches!(error, TokenizerError::Charsmap(_)), "{error}");
+    // The library would go down 100,000 levels of the stack.
+    let error = broken(&|m| {
+        let mut tokens = m.strings("tokenizer.ggml.tokens").unwrap().to_vec();
+        tokens[9] = "x".repeat(100_000);
+        m.set("tokenizer.ggml.tokens", tokens);
+    });
+    assert_eq!(error.to_string(), "token 9 has 100000 bytes, more than 1024");
     let error = broken(&|m| {
         m.set("tokenizer.ggml.byte_fallback", 1_u32);
     });

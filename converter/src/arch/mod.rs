@@ -95,7 +95,7 @@ impl Model {
 
 /// What is added to a tensor, ready to be added.
 pub(crate) fn load(tensor: &Tensor) -> Result<Vec<Loaded>> {
-    tensor.merges.iter().map(|merge| merge.load(tensor.row())).collect()
+    tensor.merges.iter().map(Merge::load).collect()
 }
 
 /// Elements that a thread handles at once, so that they stay in its cache as f32.

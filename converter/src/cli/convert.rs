@@ -216,7 +216,10 @@ impl TryFrom<Args> for Job {
                 })?
             }
         };
-        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+        let plain = !name.is_empty()
+            && !name.starts_with('.')
+            && !name.contains(['/', '\\'])
+            && !name.contains(char::is_control);
         ensure!(plain, "--name {name:?} can't begin a file's name");
         let threads = match args.threads {
             Some(threads) => threads.into(),

@@ -7,6 +7,7 @@ mod tools;
 use anyhow::{Context, Result};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -125,8 +126,19 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&plain(&self.text))
     }
+}
+
+/// `text` as a terminal may have it: names and values come from files that others made, and what
+/// would move the cursor or change the title is shown as it is written.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !['\n', '\t'].contains(&c);
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let shown = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect::<String>().into()
 }
 
 /// Does what the command line says.

@@ -1,6 +1,6 @@
 //! What several commands are told in the same way: which model, which devices, which video.
 
-use super::Failure;
+use super::{Failure, plain};
 use crate::ggml::Precision;
 use crate::image::Image;
 use crate::models::wan::Config;
@@ -191,7 +191,7 @@ pub(super) fn open(
     seed: Option<u64>,
 ) -> Result<Asked, Failure> {
     let folder = ModelFolder::open(&model.places()).map_err(Failure::request)?;
-    folder.inferred.iter().for_each(|sentence| eprintln!("{sentence}"));
+    folder.inferred.iter().for_each(|sentence| eprintln!("{}", plain(sentence)));
     let request = video.request(seed, &folder).map_err(Failure::request)?;
     let config = Config::new(&folder.transformer).map_err(Failure::request)?;
     Ok(Asked { folder, request, variant: variant(&config) })

@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, a line a stage elsewhere, and lines of JSON for programs.
 
-use super::{Failure, print};
+use super::{Failure, plain, print};
 use crate::pipeline::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -148,7 +148,7 @@ impl Progress for Bars {
     #[expect(clippy::print_stderr, reason = "warnings are for the user")]
     fn warn(&mut self, message: &str) {
         self.event(json!({ "event": "warning", "message": message }));
-        self.bar.suspend(|| eprintln!("warning: {message}"));
+        self.bar.suspend(|| eprintln!("warning: {}", plain(message)));
     }
 }
 

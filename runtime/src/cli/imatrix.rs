@@ -1,7 +1,7 @@
 //! `gguf-video run --collect-imatrix`: what a model's matrices are multiplied with, over many prompts.
 
-use super::Failure;
 use super::bars::Bars;
+use super::{Failure, plain};
 use crate::pipeline::{Collector, GenerateError, Machine, ModelFolder, Request, encode};
 use anyhow::{Context, anyhow, ensure};
 use std::fs;
@@ -30,9 +30,10 @@ pub(super) fn collect(
     let mut bars = Bars::new(false).map_err(Failure::run)?;
     let mut collector = Collector::default();
     for (i, prompt) in prompts.iter().enumerate() {
-        eprintln!("prompt {} of {}: {prompt}", i + 1, prompts.len());
+        eprintln!("prompt {} of {}: {}", i + 1, prompts.len(), plain(prompt));
         let seed = request.seed.wrapping_add(i as u64);
         let request = Request { prompt: prompt.clone(), seed, ..request.clone() };
+        request.check_prompts().map_err(Failure::request)?;
         let mut clip = || -> Result<(), GenerateError> {
             let exec = &mut machine.executor(machine.text)?;
             let conditions = encode(exec, folder, &request, &mut bars)?;

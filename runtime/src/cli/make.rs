@@ -1,9 +1,9 @@
 //! What `run` and `resume` have in common: a planned video is made, judged and written, and its run
 //! folder always says how far it came.
 
-use super::Failure;
 use super::bars::Bars;
 use super::verify;
+use super::{Failure, plain};
 use crate::ggml::Family;
 use crate::judge::Judge;
 use crate::output::{ContactSheet, Frame, FrameSink, OutputError, Target, Video};
@@ -45,7 +45,7 @@ impl Job {
         let Request { width, height, frames, seed, .. } = request;
         eprintln!(
             "{}, {width}x{height}, {frames} frames, {}, seed {seed}",
-            experts.config().variant,
+            plain(&experts.config().variant),
             request.sampling()
         );
         check_fit(&plan, &machine, &folder, &request)?;

@@ -18,6 +18,7 @@ mod verify;
 use crate::pipeline::{GenerateError, HashError};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -105,17 +106,28 @@ pub fn main(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = &failure.error {
-                eprintln!("gguf-video: {error:#}");
+                eprintln!("gguf-video: {}", plain(&format!("{error:#}")));
             }
             failure.code.into()
         }
     }
 }
 
+/// `text` as a terminal may have it: names, prompts and values come from files that others made, and
+/// what would move the cursor or change the title is shown as it is written.
+fn plain(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !['\n', '\t'].contains(&c);
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let shown = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect::<String>().into()
+}
+
 /// Prints a command's result, and a newline. A reader that has seen enough is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")) {
+    match out.write_all(plain(text).as_bytes()).and_then(|()| out.write_all(b"\n")) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("standard output").map_err(Failure::run),
     }

@@ -39,6 +39,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let Asked { folder, request, .. } = open(&args.model, &args.video, Some(0))?;
     let request = Request { prompt: args.prompt.clone(), ..request };
+    request.check_prompts().map_err(Failure::request)?;
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
     let mut bars = Bars::new(false).map_err(Failure::run)?;

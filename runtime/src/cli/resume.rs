@@ -4,6 +4,7 @@ use super::Failure;
 use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_files, make, open_sinks, parse_previews};
+use crate::models::wan::Config;
 use crate::output::Target;
 use crate::pipeline::run_folder::{RunFolder, list};
 use crate::pipeline::{
@@ -62,8 +63,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let record = run.record();
     let file = |part| record.files.iter().find(|f| f.part == part).map(|f| f.path.clone());
     let places = Places {
-        // Every part has a name: nothing is looked for, whatever lies there.
-        folder: PathBuf::from("."),
+        // Every part has a name; what lies around is nobody's business.
+        folder: path.clone(),
         transformer: file("transformer"),
         high_noise: file("high_noise"),
         low_noise: file("low_noise"),
@@ -72,6 +73,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         vae: file("vae"),
     };
     let folder = ModelFolder::open(&places).map_err(Failure::request)?;
+    // It was checked when it was written, but a file is what others made of it.
+    let grid = folder.latent_grid().map_err(Failure::request)?;
+    record.request.check(grid).map_err(Failure::request)?;
+    record.request.check_prompts().map_err(Failure::request)?;
+    let config = Config::new(&folder.transformer).map_err(Failure::request)?;
+    record.request.check_images(&config).map_err(Failure::request)?;
     let _awake = keep_awake(args.allow_sleep);
     let mut bars = Bars::new(args.json).map_err(Failure::run)?;
     let files =

@@ -152,6 +152,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         negative_prompt: args.negative_prompt.clone(),
         ..request
     };
+    request.check_prompts().map_err(Failure::request)?;
     let previews = parse_previews(args.preview.as_deref(), request.steps);
     let previews = previews.map_err(Failure::request)?;
     let record = args.output(output, variant.fps).map_err(Failure::request)?;

@@ -25,8 +25,8 @@ pub enum LoadError {
     Missing { file: PathBuf, name: String },
     #[error("{file}: tensor `{name}` is {got:?}, this model expects {expected:?}", file = file.display())]
     Shape { file: PathBuf, name: String, got: Vec<u64>, expected: Vec<i64> },
-    #[error("{file}: tensor `{name}` is {dtype}, only F32, F16 and BF16 work there", file = file.display())]
-    Type { file: PathBuf, name: String, dtype: DType },
+    #[error("{file}: tensor `{name}` is {dtype}, only {wanted} work there", file = file.display())]
+    Type { file: PathBuf, name: String, dtype: DType, wanted: &'static str },
     #[error("{file}: {count} tensors fit nowhere in this model, the first is `{first}`", file = file.display())]
     Unused { file: PathBuf, count: usize, first: String },
     #[error(
@@ -240,9 +240,16 @@ impl<'w> Scope<'w> {
         self.weights.0.file.tensor(&self.join(&name)).map(|tensor| tensor.dtype)
     }
 
-    /// The tensor `name` as it lies in the file.
+    /// The tensor `name` as it lies in the file. Of other types than those that can be computed with
+    /// there, ggml ends the program.
     pub(super) fn stored(&self, name: &str, shape: &[i64]) -> Result<Param, LoadError> {
-        self.take(name, shape)?;
+        let tensor = self.take(name, shape)?;
+        let matrix = shape.len() == 2 && is_multiplied(tensor.dtype);
+        if !matrix && !FLOATS.contains(&tensor.dtype) {
+            let wanted =
+                if shape.len() == 2 { "F32, F16, BF16 and quantized types" } else { FLOAT_NAMES };
+            return Err(self.wrong_type(name, tensor.dtype, wanted));
+        }
         let store = &self.weights.0;
         let raw = store.by_name.get(&self.join(&name));
         let raw = *raw.unwrap_or_else(|| panic!("`{}` isn't on the device", self.join(&name)));
@@ -352,11 +359,13 @@ impl<'w> Scope<'w> {
             DType::BF16 => {
                 bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(two(b)).to_f32()).collect()
             }
-            dtype => {
-                let file = self.weights.0.file.path().to_owned();
-                return Err(LoadError::Type { file, name: self.join(&name), dtype });
-            }
+            dtype => return Err(self.wrong_type(name, dtype, FLOAT_NAMES)),
         })
+    }
+
+    fn wrong_type(&self, name: &str, dtype: DType, wanted: &'static str) -> LoadError {
+        let file = self.weights.0.file.path().to_owned();
+        LoadError::Type { file, name: self.join(&name), dtype, wanted }
     }
 
     fn take(&self, name: &str, expected: &[i64]) -> Result<&'w gguf::Tensor, LoadError> {
@@ -442,6 +451,18 @@ unsafe fn map(
         }
         Ok(buffer)
     }
+}
+
+/// Types of values that aren't in blocks.
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+const FLOAT_NAMES: &str = "F32, F16 and BF16";
+
+/// Whether a matrix of `dtype` can be multiplied, and rows be taken of it. Q8_1 and Q8_K are what
+/// activations become on the way; integers and F64 are no operands at all, and the CPU would jump to
+/// a kernel that isn't there.
+fn is_multiplied(dtype: DType) -> bool {
+    let on_the_way = matches!(dtype, DType::Q8_1 | DType::Q8_K);
+    FLOATS.contains(&dtype) || dtype.is_quantized() && !on_the_way
 }
 
 /// Where tensors begin in GGUF files, and where ggml's kernels may expect them.

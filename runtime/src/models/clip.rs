@@ -5,7 +5,7 @@
 //! Differs: what Wan takes is the output of the last layer but one, so the last layer and the norm after
 //! it are never loaded.
 
-use super::{ModelError, Tick, ticked};
+use super::{EPSILON, LARGEST_SIZE, ModelError, Tick, is_epsilon, ticked};
 use crate::ggml::{
     ComputeError, DeviceTensor, Executor, Graph, HostTensor, LoadError, Param, Scope, Storage,
     Tensor, Weights,
@@ -43,6 +43,14 @@ impl Config {
             Err(ModelError::Value { file, key, value, wanted })
         };
         let (heads, patch, image) = (config.num_heads, config.patch_size, config.image_size);
+        if !is_epsilon(config.eps) {
+            let (file, value) = (file.path().to_owned(), config.eps.to_string());
+            let key = "clipvision.attention.layer_norm_epsilon";
+            return Err(ModelError::Value { file, key, value, wanted: EPSILON });
+        }
+        if image > LARGEST_SIZE {
+            return refuse("clipvision.image_size", image, "which no encoder has");
+        }
         if heads < 1 || config.dim % heads != 0 {
             let wanted = "which doesn't divide clipvision.embedding_length";
             return refuse("clipvision.attention.head_count", heads, wanted);

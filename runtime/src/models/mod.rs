@@ -31,6 +31,17 @@ impl ModelError {
     }
 }
 
+/// Whether norms can be computed with `eps` in their roots.
+fn is_epsilon(eps: f32) -> bool {
+    eps > 0.0 && eps < 1.0
+}
+
+/// What [`is_epsilon`] wants.
+const EPSILON: &str = "expected a number between 0 and 1";
+
+/// The largest size in metadata: above any real one, and the product of two is an `i64`.
+const LARGEST_SIZE: i64 = 1 << 24;
+
 /// Called after each piece of work (a transformer block, a stage of the VAE) with nothing half
 /// done on the device; `Break` ends the computation with [`ComputeError::Interrupted`].
 pub type Tick<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;

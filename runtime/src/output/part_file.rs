@@ -1,8 +1,10 @@
 //! A file that gets its name when it is whole.
 
+use nix::libc::O_NOFOLLOW;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::OutputError;
@@ -23,8 +25,10 @@ impl PartFile {
         let mut name = path.file_name().map(OsString::from).unwrap_or_default();
         name.push(".part");
         let part = path.with_file_name(name);
-        let options = OpenOptions::new().write(true).create(true).truncate(false).open(&part);
-        let file = options.map_err(OutputError::io(&part))?;
+        let mut options = OpenOptions::new();
+        // Whoever made a link of this name doesn't choose what is overwritten.
+        options.write(true).create(true).truncate(false).custom_flags(O_NOFOLLOW);
+        let file = options.open(&part).map_err(OutputError::io(&part))?;
         match file.try_lock() {
             Ok(()) => file.set_len(0).map_err(OutputError::io(&part))?,
             Err(TryLockError::WouldBlock) => return Err(OutputError::Busy { path: part }),

@@ -43,6 +43,8 @@ pub enum GenerateError {
     Image(#[from] ImageError),
     #[error("the saved latents are {found:?}, the request's are {expected:?}")]
     Checkpoint { found: Shape, expected: Shape },
+    #[error("the saved `{what}` isn't what this request and these models need; begin a new run")]
+    Conditions { what: &'static str },
     #[error("the saved state of the sampler can't be used")]
     State(#[from] StateError),
     #[error(transparent)]

@@ -104,6 +104,7 @@ impl Run<'_> {
     ) -> Result<Conditions, GenerateError> {
         let known = self.kept.map(|kept| kept.run.conditions()).transpose()?.flatten();
         if let Some(conditions) = known {
+            self.check_conditions(&conditions)?;
             return Ok(conditions);
         }
         let begin = Instant::now();
@@ -119,6 +120,46 @@ impl Run<'_> {
             progress.warn(&format!("the encoded prompts aren't saved: {e}"));
         }
         Ok(conditions)
+    }
+
+    /// What an earlier process kept must be what these models take.
+    fn check_conditions(&self, conditions: &Conditions) -> Result<(), GenerateError> {
+        let config = wan::Config::new(&self.folder.transformer)?;
+        let [channels, frames, h, w] = self.request.latents(self.folder.latent_grid()?);
+        let Conditions { positive, negative, images } = conditions;
+        let text = |t: &HostTensor| {
+            let [a, b, rows, width] = t.shape.full();
+            [a, b, width] == [1, 1, config.text_dim] && (1..=config.text_len).contains(&rows)
+        };
+        let features = |t: &HostTensor| {
+            let [a, b, rows, width] = t.shape.full();
+            [a, b] == [1, 1]
+                && Some(width) == config.image_dim
+                && config.image_positions.map_or(rows > 0, |n| n == rows)
+        };
+        let shaped = |t: &HostTensor, shape: [i64; 4]| t.shape == Shape::from(shape);
+        let more = config.in_channels - config.out_channels;
+        let (guided, image) = (self.request.guided(), self.request.image.is_some());
+        let kept = |t: &Option<HostTensor>, wanted: bool, fits: &dyn Fn(&HostTensor) -> bool| {
+            t.is_some() == wanted && t.as_ref().is_none_or(fits)
+        };
+        let first = config.expand_timesteps && image;
+        let all = [
+            ("positive", text(positive)),
+            ("negative", kept(negative, guided, &text)),
+            ("image_features", kept(&images.features, config.image_dim.is_some(), &features)),
+            (
+                "image_channels",
+                kept(&images.channels, config.takes_image_latents(), &|t| {
+                    shaped(t, [more, frames, h, w])
+                }),
+            ),
+            ("first_frame", kept(&images.first_frame, first, &|t| shaped(t, [channels, 1, h, w]))),
+        ];
+        match all.into_iter().find(|(_, fits)| !fits) {
+            Some((what, _)) => Err(GenerateError::Conditions { what }),
+            None => Ok(()),
+        }
     }
 
     fn denoise(
@@ -190,7 +231,8 @@ impl Run<'_> {
         };
         if ended_early > 0 {
             let mut limits = exec.limits();
-            limits.scratch = (limits.scratch >> (2 * ended_early).min(32)).max(LEAST_SCRATCH);
+            limits.scratch =
+                (limits.scratch >> ended_early.saturating_mul(2).min(32)).max(LEAST_SCRATCH);
             exec.set_limits(limits);
         }
         let done = decode(exec, self.folder, latents, self.request.frames, progress, push);

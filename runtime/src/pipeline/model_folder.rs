@@ -69,6 +69,11 @@ pub enum FolderError {
         folder = .folder.display(), count = .files.len(), list = lines(.files)
     )]
     Several { folder: PathBuf, part: &'static str, option: &'static str, files: Vec<PathBuf> },
+    #[error(
+        "{one} has {got} {what}, {other} has {expected}: the files belong to different models",
+        one = .one.display(), other = .other.display()
+    )]
+    Mismatch { what: &'static str, one: PathBuf, got: i64, other: PathBuf, expected: i64 },
     #[error("{file}: this is a {found}, but {option} wants a {part}", file = .file.display())]
     Kind { file: PathBuf, found: &'static str, option: &'static str, part: &'static str },
 }
@@ -116,7 +121,8 @@ impl ModelFolder {
             (high, Some(finder.find(&places.low_noise, Part::LowNoise)?))
         };
         let text_encoder = finder.find(&places.text_encoder, Part::TextEncoder)?;
-        let attends = wan::Config::new(&transformer)?.image_dim.is_some();
+        let config = wan::Config::new(&transformer)?;
+        let attends = config.image_dim.is_some();
         let image_encoder = match attends {
             true => Some(finder.find(&places.image_encoder, Part::ImageEncoder)?),
             false => match &places.image_encoder {
@@ -125,6 +131,20 @@ impl ModelFolder {
             },
         };
         let vae = finder.find(&places.vae, Part::Vae)?;
+        // Files of different models would meet in the middle of a run.
+        let agree = |what, (one, got): (&File, i64), expected: i64| match got == expected {
+            true => Ok(()),
+            false => {
+                let (one, other) = (one.path().to_owned(), transformer.path().to_owned());
+                Err(FolderError::Mismatch { what, one, got, other, expected })
+            }
+        };
+        agree("latent channels", (&vae, vae::Config::new(&vae)?.z_dim), config.out_channels)?;
+        if let Some(low) = &transformer_2 {
+            let own = wan::Config::new(low)?;
+            agree("input channels", (low, own.in_channels), config.in_channels)?;
+            agree("output channels", (low, own.out_channels), config.out_channels)?;
+        }
         let inferred = finder.inferred;
         Ok(Self { transformer, transformer_2, text_encoder, image_encoder, vae, inferred })
     }

@@ -12,6 +12,8 @@ const PATCH: usize = 2;
 pub(super) const FRAMES_MULTIPLE: usize = 4;
 /// Positions the transformer's rotary embedding was made for, on each axis.
 const POSITIONS: usize = 1024;
+/// Bytes of a prompt; the encoder sees 512 tokens, of 3 to 5 bytes.
+const LONGEST_PROMPT: usize = 16 << 10;
 
 /// A clip of as many latent frames as there are positions.
 const MOST_FRAMES: usize = (POSITIONS - 1) * FRAMES_MULTIPLE + 1;
@@ -72,6 +74,10 @@ pub enum RequestError {
     OneFrame,
     #[error("{frames} frames are too many; the model knows positions for {MOST_FRAMES}")]
     TooManyFrames { frames: usize },
+    #[error(
+        "the prompt has {bytes} bytes, more than {LONGEST_PROMPT}; the model sees 512 tokens of it"
+    )]
+    Prompt { bytes: usize },
     #[error("the {what} is {value}; it must be {wanted}")]
     Number { what: &'static str, value: f64, wanted: &'static str },
 }
@@ -122,7 +128,7 @@ impl Request {
         if frames > MOST_FRAMES {
             return Err(RequestError::TooManyFrames { frames });
         }
-        let nearest = (frames.max(1) + 1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
+        let nearest = frames.max(1).saturating_add(1) / FRAMES_MULTIPLE * FRAMES_MULTIPLE + 1;
         if nearest != frames {
             return Err(RequestError::Frames { frames, nearest });
         }
@@ -135,7 +141,18 @@ impl Request {
         number("guidance scale", scale, scale.is_finite(), "a number")?;
         number("guidance scale of the low-noise expert", low, low.is_finite(), "a number")?;
         let shift = self.flow_shift;
-        number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")
+        number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")?;
+        let falls = self.schedule().is_ok();
+        number("flow shift", shift, falls, "such that the noise falls with every step")
+    }
+
+    /// Whether the prompts are of a length that is worth cleaning.
+    pub fn check_prompts(&self) -> Result<(), RequestError> {
+        let long = [&self.prompt, &self.negative_prompt];
+        match long.map(String::len).into_iter().find(|bytes| *bytes > LONGEST_PROMPT) {
+            Some(bytes) => Err(RequestError::Prompt { bytes }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a model takes the images that the clip is to begin and to end with.
@@ -251,6 +268,11 @@ mod tests {
             let error = request(16, 16, frames).check(GRID);
             assert_eq!(error, Err(RequestError::Frames { frames, nearest }));
         }
+        assert!(matches!(
+            request(16, 16, usize::MAX).check(GRID),
+            Err(RequestError::Frames { .. } | RequestError::TooManyFrames { .. })
+        ));
+        assert!(request(usize::MAX, 16, 5).check(GRID).is_err());
         let error = request(850, 7, 5).check(GRID).unwrap_err();
         assert!(error.to_string().ends_with("the nearest is 848x16"), "{error}");
         assert!(matches!(request(16400, 16, 5).check(GRID), Err(RequestError::TooLarge { .. })));
@@ -261,12 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_has_a_length() {
+        let long =
+            |bytes: usize| Request { prompt: "&amp;".repeat(bytes / 5), ..request(16, 16, 5) };
+        assert_eq!(long(10_000).check_prompts(), Ok(()));
+        assert_eq!(long(20_000).check_prompts(), Err(RequestError::Prompt { bytes: 20_000 }));
+    }
+
+    #[test]
     fn numbers_that_make_no_video_are_refused() {
         let base = request(16, 16, 5);
         for bad in [
             Request { steps: 0, ..base.clone() },
             Request { guidance_scale: f32::NAN, ..base.clone() },
             Request { flow_shift: 0.0, ..base.clone() },
+            // Of all steps, the noise levels are the same number.
+            Request { flow_shift: 3e38, ..base.clone() },
+            Request { steps: 10_000_000_000, ..base.clone() },
         ] {
             assert!(matches!(bad.check(GRID), Err(RequestError::Number { .. })), "{bad:?}");
         }

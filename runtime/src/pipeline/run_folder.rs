@@ -1,17 +1,18 @@
 //! What a run leaves behind at every moment, so that another process can go on where it ended.
 //!
-//! | file                  | holds                                            | written         |
-//! |-----------------------|--------------------------------------------------|-----------------|
-//! | `run.json`            | [`Record`]: what was asked for, files, devices   | once            |
-//! | `prompts.safetensors` | the encoded prompts                              | once            |
-//! | `state.safetensors`   | latents and the sampler's history                | after each step |
-//! | `steps.jsonl`         | [`Vitals`], a line a step                        | after each step |
-//! | `preview-NNN.png`     | what the clip looks like so far                  | after some steps|
-//! | `decode.json`         | how often decoding began without an end          | when it begins  |
-//! | `result.json`         | how the run ended                                | at the end      |
-//! | `lock`                | held by the process that works on the run        |                 |
+//! | file                     | holds                                            | written         |
+//! |--------------------------|--------------------------------------------------|-----------------|
+//! | `run.json`               | [`Record`]: what was asked for, files, devices   | once            |
+//! | `conditions.safetensors` | the encoded prompts and images                   | once            |
+//! | `state.safetensors`      | latents and the sampler's history                | after each step |
+//! | `steps.jsonl`            | [`Vitals`], a line a step                        | after each step |
+//! | `preview-NNN.png`        | what the clip looks like so far                  | after some steps |
+//! | `decode.json`            | how often decoding began without an end          | when it begins  |
+//! | `result.json`            | how the run ended                                | at the end      |
+//! | `lock`                   | held by the process that works on the run        |                 |
 //!
-//! Files are replaced whole: a process that is killed at any moment loses one step at most.
+//! Files are replaced whole: a process that is killed at any moment loses one step at most. Links are
+//! not followed when something is written: the folder may be somebody else's.
 
 use super::conditions::{Conditions, Images};
 use super::denoise::{Checkpoint, Step};
@@ -21,15 +22,20 @@ use super::sampler::State;
 use super::watch::Vitals;
 use super::whole_file::replace;
 use crate::ggml::{HostTensor, Shape};
+use nix::libc::O_NOFOLLOW;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Of [`Record`]; another one can't be resumed.
 const FORMAT: u32 = 1;
+
+/// ggml's own limit (`GGML_MAX_N_THREADS`); more only wait for each other.
+const MOST_THREADS: usize = 512;
 
 /// Everything that a run depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,7 +151,13 @@ impl Record {
         if format != FORMAT {
             return Err(RunError::Format { path, found: format, version });
         }
-        serde_json::from_slice(&bytes).map_err(broken)
+        let record: Self = serde_json::from_slice(&bytes).map_err(broken)?;
+        let threads = record.machine.threads;
+        if !(1..=MOST_THREADS).contains(&threads) {
+            let why = format!("`threads` is {threads}, not 1 to {MOST_THREADS}");
+            return Err(RunError::Broken { path, why });
+        }
+        Ok(record)
     }
 }
 
@@ -246,7 +258,8 @@ impl RunFolder {
         let path = self.path.join("steps.jsonl");
         let mut line = serde_json::to_vec(vitals).expect("plain data");
         line.push(b'\n');
-        let open = OpenOptions::new().create(true).append(true).open(&path);
+        let mut options = OpenOptions::new();
+        let open = options.create(true).append(true).custom_flags(O_NOFOLLOW).open(&path);
         open.and_then(|mut file| file.write_all(&line)).map_err(io_error(&path))
     }
 
@@ -257,12 +270,12 @@ impl RunFolder {
     /// Remembers that decoding begins, and says how often it did without coming to an end.
     pub fn begin_decoding(&self) -> Result<u32, RunError> {
         let path = self.path.join("decode.json");
-        let before = match fs::read(&path) {
+        let before: u32 = match fs::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
             read => serde_json::from_slice(&read.map_err(io_error(&path))?)
                 .map_err(|e| broken(&path, &e))?,
         };
-        replace(&path, (before + 1).to_string().as_bytes()).map_err(io_error(&path))?;
+        replace(&path, before.saturating_add(1).to_string().as_bytes()).map_err(io_error(&path))?;
         Ok(before)
     }
 
@@ -371,7 +384,9 @@ pub fn list(runs: &Path) -> Result<Vec<Listed>, RunError> {
 /// Nobody else works on the run in `path` as long as the file lives.
 fn lock(path: &Path) -> Result<File, RunError> {
     let file = path.join("lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&file);
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).custom_flags(O_NOFOLLOW);
+    let open = options.open(&file);
     let open = open.map_err(io_error(&file))?;
     match open.try_lock() {
         Ok(()) => Ok(open),

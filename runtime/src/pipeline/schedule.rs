@@ -39,6 +39,16 @@ pub enum ScheduleError {
     /// The shift divides the noise levels.
     #[error("the flow shift is {0}; it must be a positive number")]
     FlowShift(f64),
+    /// So far from 1 that levels which should differ are the same number.
+    #[error(
+        "with a flow shift of {flow_shift}, the noise doesn't fall in every one of {steps} steps"
+    )]
+    Flat {
+        /// The shift.
+        flow_shift: f64,
+        /// How many steps there are.
+        steps: usize,
+    },
 }
 
 impl Schedule {
@@ -46,7 +56,7 @@ impl Schedule {
     /// σ = s·u / (1 + (s−1)·u). A shift above 1 spends more of the steps at high noise.
     ///
     /// # Errors
-    /// When `steps` is 0, or `flow_shift` isn't a positive finite number.
+    /// When `steps` is 0, or `flow_shift` isn't a positive finite number or leaves levels that are equal.
     pub fn new(steps: usize, flow_shift: f64, spacing: Spacing) -> Result<Self, ScheduleError> {
         if steps == 0 {
             return Err(ScheduleError::NoSteps);
@@ -80,7 +90,10 @@ impl Schedule {
         if spacing == Spacing::Distilled {
             timesteps[0] = timestep(&first);
         }
-        let sigmas = sigmas.iter().map(|&sigma| sigma as f32).chain([0.0]).collect();
+        let sigmas: Vec<f32> = sigmas.iter().map(|&sigma| sigma as f32).chain([0.0]).collect();
+        if !sigmas.is_sorted_by(|a, b| a.is_finite() && a > b) {
+            return Err(ScheduleError::Flat { flow_shift, steps });
+        }
         Ok(Self { sigmas, timesteps })
     }
 

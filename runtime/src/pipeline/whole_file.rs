@@ -1,8 +1,10 @@
 //! Files that are replaced whole: a process that is killed at any moment leaves the old one or the new.
 
+use nix::libc::O_NOFOLLOW;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Writes `bytes` to `path` so that they are on the disk when this returns.
@@ -10,7 +12,9 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().map(OsString::from).unwrap_or_default();
     name.push(".part");
     let part = path.with_file_name(name);
-    let written = File::create(&part).and_then(|mut file| {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).custom_flags(O_NOFOLLOW);
+    let written = options.open(&part).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)?;

@@ -22,6 +22,9 @@ const CUT_OUT: [i32; 3] = [2, 3, 4];
 /// their scores would make every unknown character cheap in comparison.
 const UNUSED: i32 = 5;
 
+/// Bytes of a token.
+const LONGEST_PIECE: usize = 1024;
+
 /// Splits text into the tokens that a text encoder was trained with.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -54,6 +57,14 @@ pub enum TokenizerError {
         token: String,
         /// What the file says.
         score: f32,
+    },
+    /// A real piece has a few dozen bytes; the library goes down a level of its stack for each.
+    #[error("token {index} has {bytes} bytes, more than {LONGEST_PIECE}")]
+    Piece {
+        /// Its place in the list.
+        index: usize,
+        /// Its length.
+        bytes: usize,
     },
     /// An id that no token has.
     #[error("metadata key {key:?} is {id}, but there are only {tokens} tokens")]
@@ -99,6 +110,10 @@ impl Tokenizer {
         }
         if let Some((token, &score)) = tokens.iter().zip(scores).find(|(_, s)| !s.is_finite()) {
             return Err(TokenizerError::Score { token: token.clone(), score });
+        }
+        let long = tokens.iter().map(String::len).enumerate().find(|(_, n)| *n > LONGEST_PIECE);
+        if let Some((index, bytes)) = long {
+            return Err(TokenizerError::Piece { index, bytes });
         }
         let used = types.iter().rposition(|&kind| kind != UNUSED).map_or(0, |last| last + 1);
         let tokens = &tokens[..used];

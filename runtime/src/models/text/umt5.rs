@@ -7,7 +7,7 @@ use crate::ggml::{
     ComputeError, DeviceTensor, Executor, HostTensor, LoadError, Param, Scope, Storage, Tensor,
     Weights,
 };
-use crate::models::{ModelError, TextEncoder, Tick, ticked};
+use crate::models::{EPSILON, LARGEST_SIZE, ModelError, TextEncoder, Tick, is_epsilon, ticked};
 use crate::nn::{Linear, RmsNorm};
 use gguf::Metadata;
 
@@ -40,14 +40,26 @@ impl Config {
             max_distance: Metadata::optional(distance).map_err(error)?.map_or(128, i64::from),
             eps: m.f32("t5encoder.attention.layer_norm_rms_epsilon").map_err(error)?,
         };
+        let refuse = |key, value: String, wanted| {
+            Err(ModelError::Value { file: file.path().to_owned(), key, value, wanted })
+        };
+        for (key, size) in [
+            ("t5encoder.attention.head_count", config.num_heads),
+            ("t5encoder.attention.key_length", config.head_dim),
+        ] {
+            if !(1..=LARGEST_SIZE).contains(&size) {
+                return refuse(key, size.to_string(), "which no encoder has");
+            }
+        }
+        if !is_epsilon(config.eps) {
+            let key = "t5encoder.attention.layer_norm_rms_epsilon";
+            return refuse(key, config.eps.to_string(), EPSILON);
+        }
         let buckets = config.buckets;
         if buckets < 4 || buckets % 4 != 0 || config.max_distance <= buckets / 4 {
-            return Err(ModelError::Value {
-                file: file.path().to_owned(),
-                key: "t5encoder.attention.relative_buckets_count",
-                value: buckets.to_string(),
-                wanted: "expected a multiple of 4 that fits the largest distance",
-            });
+            let wanted = "expected a multiple of 4 that fits the largest distance";
+            let key = "t5encoder.attention.relative_buckets_count";
+            return refuse(key, buckets.to_string(), wanted);
         }
         Ok(config)
     }

@@ -3,7 +3,7 @@
 use super::layout::Grid;
 use super::pieces::Pieces;
 use crate::ggml::{Limits, Shape};
-use crate::models::{ModelError, Timesteps};
+use crate::models::{EPSILON, ModelError, Timesteps, is_epsilon};
 
 /// Rows of text that every Wan transformer sees, padded with zeros.
 const TEXT_LEN: i64 = 512;
@@ -132,6 +132,15 @@ impl Config {
         if heads < 1 || dim % heads != 0 || dim / heads % 2 != 0 || dim / heads < 6 {
             let wanted = "which doesn't divide wan.embedding_length into even heads of 6 or more";
             return Err(refuse("wan.attention.head_count", &heads.to_string(), wanted));
+        }
+        // ggml ends the program at a norm of less than 0, or of no number.
+        if !is_epsilon(config.eps) {
+            let key = "wan.attention.layer_norm_epsilon";
+            return Err(refuse(key, &config.eps.to_string(), EPSILON));
+        }
+        if let Some(ratio) = config.boundary_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+            let wanted = "expected a share of the timesteps, from 0 to 1";
+            return Err(refuse("wan.boundary_ratio", &ratio.to_string(), wanted));
         }
         if config.freq_dim < 2 || config.freq_dim % 2 != 0 {
             let value = config.freq_dim.to_string();
