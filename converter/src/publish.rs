@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::Part;
 use crate::report::{FileReport, Report, percent};
-use crate::{Job, digest};
+use crate::{Job, Layout, digest};
 
 /// The model card's name.
 pub(crate) const CARD: &str = "README.md";
@@ -209,8 +209,9 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
     if let Some(high) = &high {
         writeln!(card, "  --high-noise-diffusion-model {high} \\")?;
     }
-    if let Some(clip) = &clip {
-        writeln!(card, "  --clip_vision {clip} \\")?;
+    if clip.is_some() {
+        // It wants the projection, too, which checkpoints in diffusers layout don't have.
+        writeln!(card, "  --clip_vision clip_vision_h.safetensors \\")?;
     }
     match images {
         Images::None | Images::Control => {}
@@ -219,16 +220,28 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
     }
     writeln!(card, "  --t5xxl {encoder} --vae {vae} -p {prompt:?} -o video.avi\n```\n")?;
 
+    let refused = match (images, job.layout) {
+        (Images::FirstAndLast, _) => Some("has no name for this model's `img_emb.emb_pos`"),
+        (_, Layout::Fold4d) => Some("takes the layout `5d` alone"),
+        _ => None,
+    };
+    if let Some(why) = refused {
+        return Ok(writeln!(card, "diffusers can't load these files: it {why}.")?);
+    }
     let repository = variant.and_then(|variant| variant.repository);
     let config = repository.unwrap_or("the repository of the model in diffusers layout");
+    let class = match images {
+        Images::Control => "WanVACETransformer3DModel",
+        _ => "WanTransformer3DModel",
+    };
     writeln!(card, "diffusers:\n\n```python\nimport torch")?;
-    writeln!(card, "from diffusers import GGUFQuantizationConfig, WanTransformer3DModel\n")?;
+    writeln!(card, "from diffusers import GGUFQuantizationConfig, {class}\n")?;
     let experts = match &high {
         Some(high) => vec![("transformer", high), ("transformer_2", &main)],
         None => vec![("transformer", &main)],
     };
     for (subfolder, path) in experts {
-        writeln!(card, "{subfolder} = WanTransformer3DModel.from_single_file(\n    {path:?},")?;
+        writeln!(card, "{subfolder} = {class}.from_single_file(\n    {path:?},")?;
         writeln!(
             card,
             "    quantization_config=GGUFQuantizationConfig(compute_dtype=torch.bfloat16),"

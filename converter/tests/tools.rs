@@ -129,7 +129,7 @@ fn consumers_take_what_we_write() {
     assert!(verdict(&folded.file, Consumer::ComfyUi).is_empty());
     assert!(verdict(&folded.file, Consumer::SdCpp).is_empty());
     assert!(verdict(&folded.file, Consumer::Diffusers)[0].contains("not of five dimensions"));
-    assert!(verdict(&folded.file, Consumer::Ours)[0].contains("not of five dimensions"));
+    assert!(verdict(&folded.file, Consumer::Ours).is_empty());
 }
 
 #[test]
@@ -146,6 +146,9 @@ fn consumers_have_reasons_to_refuse() {
         spec.dtype = DType::BF16;
         *bytes = bytes.chunks(4).flat_map(|value| [value[2], value[3]]).collect();
     }
+    fn begin_with(tensors: &mut [(TensorSpec, Vec<u8>)], prefix: &str) {
+        tensors.iter_mut().for_each(|(spec, _)| spec.name.insert_str(0, prefix));
+    }
     type Reasons = &'static [(Consumer, &'static str)];
     let cases: &[(&str, Change, Reasons)] = &[
         (
@@ -153,7 +156,29 @@ fn consumers_have_reasons_to_refuse() {
             |_, m| {
                 m.set("general.architecture", "wan3");
             },
-            &[(ComfyUi, "Unexpected architecture type"), (Ours, "\"wan3\", not \"wan\"")],
+            &[(ComfyUi, "Unexpected architecture type")],
+        ),
+        (
+            "the architecture of an encoder",
+            |_, m| {
+                m.set("general.architecture", "t5encoder");
+            },
+            &[(ComfyUi, "Unexpected architecture type")],
+        ),
+        (
+            "a prefix that everybody takes off but we",
+            |t, _| begin_with(t, "model.diffusion_model."),
+            &[(Ours, "rewrap --strip")],
+        ),
+        (
+            "a prefix that nobody takes off",
+            |t, _| begin_with(t, "diffusion_model."),
+            &[
+                (ComfyUi, "rewrap --strip"),
+                (SdCpp, "rewrap --strip"),
+                (Diffusers, "rewrap --strip"),
+                (Ours, "rewrap --strip"),
+            ],
         ),
         (
             "a BF16 convolution",
@@ -166,35 +191,63 @@ fn consumers_have_reasons_to_refuse() {
             &[(ComfyUi, "only F32 and F16 work")],
         ),
         (
-            "a BF16 norm",
+            "a BF16 norm that diffusers keeps in F32",
             |t, _| halve(tensor(t, "blocks.0.norm3.weight")),
-            &[(Diffusers, "blocks.0.norm3.weight")],
+            &[],
+        ),
+        (
+            "a BF16 norm",
+            |t, _| halve(tensor(t, "blocks.0.self_attn.norm_q.weight")),
+            &[(Diffusers, "blocks.0.self_attn.norm_q.weight")],
         ),
         (
             "a lost dimension",
             |t, _| tensor(t, "blocks.1.modulation").0.shape = vec![6, 256],
-            &[(ComfyUi, "its leading dimension of 1 is lost")],
+            &[
+                (ComfyUi, "its leading dimension of 1 is lost"),
+                (Diffusers, "its leading dimension of 1 is lost"),
+                (Ours, "its leading dimension of 1 is lost"),
+            ],
         ),
         (
             "a fold without a note",
             |t, _| tensor(t, "patch_embedding.weight").0.shape = vec![4096, 1, 2, 2],
-            &[
-                (ComfyUi, "taken for another"),
-                (Diffusers, "not of five dimensions"),
-                (Ours, "not of five"),
-            ],
+            &[(ComfyUi, "taken for another"), (Diffusers, "not of five dimensions")],
         ),
         (
             "no head",
             |t, _| t.retain(|(spec, _)| spec.name != "head.head.weight"),
-            &[(ComfyUi, "head.head.weight"), (SdCpp, "head.head.weight")],
+            &[
+                (ComfyUi, "head.head.weight"),
+                (SdCpp, "head.head.weight"),
+                (Diffusers, "head.head.weight"),
+                (Ours, "head.head.weight"),
+            ],
         ),
-        ("no expert", |_, m| *m = without(m, "wan.expert"), &[(Ours, "wan.expert")]),
         (
-            "no architecture",
-            |_, m| *m = without(m, "general.architecture"),
-            &[(Ours, "general.architecture")],
+            "no bias of the last block",
+            |t, _| t.retain(|(spec, _)| spec.name != "blocks.1.self_attn.o.bias"),
+            &[
+                (ComfyUi, "blocks.1.self_attn.o.bias"),
+                (SdCpp, "blocks.1.self_attn.o.bias"),
+                (Diffusers, "blocks.1.self_attn.o.bias"),
+                (Ours, "blocks.1.self_attn.o.bias"),
+            ],
         ),
+        (
+            "a tensor too many",
+            |t, _| {
+                let mut other = tensor(t, "patch_embedding.bias").clone();
+                other.0.name = "blocks.0.unheard_of.bias".into();
+                t.push(other);
+            },
+            &[(Ours, "unheard_of")],
+        ),
+        // Of a file of to-gguf, all of it is wanted; of one that says nothing, it is found out.
+        ("no variant", |_, m| *m = without(m, "wan.variant"), &[(Ours, "wan.variant")]),
+        ("no expert", |_, m| *m = without(m, "wan.expert"), &[]),
+        ("no architecture", |_, m| *m = without(m, "general.architecture"), &[]),
+        ("no metadata", |_, m| *m = Metadata::new(), &[]),
     ];
     let made = made("Q8_0", Layout::FiveD);
     for (what, change, reasons) in cases {
@@ -218,7 +271,9 @@ fn consumers_have_reasons_to_refuse() {
     convert(&checkpoint.job("Q8_0"), &mut Unwatched).unwrap();
     let vae = checkpoint.output().join("VAE/Tiny-VAE-F32.gguf");
     assert!(verdict(&vae, ComfyUi)[0].contains("no node loads a VAE from GGUF"));
-    assert!(verdict(&vae, SdCpp).is_empty() && verdict(&vae, Ours).is_empty());
+    for consumer in [SdCpp, Diffusers, Ours] {
+        assert!(verdict(&vae, consumer).is_empty(), "{consumer}");
+    }
     let encoder = checkpoint.output().join("TextEncoder/Tiny-umt5-Q8_0.gguf");
     assert!(verdict(&encoder, ComfyUi)[0].contains("[256384, 4096]"));
     assert!(verdict(&encoder, Diffusers).is_empty() && verdict(&encoder, Ours).is_empty());

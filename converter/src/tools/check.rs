@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::{ours, rules};
+use super::{diffusers, ours, rules};
 
 /// A program that reads GGUF files of video models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn check(path: &Path, consumers: &[Consumer]) -> Result<Vec<Verdict>> {
         match consumer {
             Consumer::ComfyUi => rules::comfyui(&facts, &mut verdict),
             Consumer::SdCpp => rules::sdcpp(&facts, &mut verdict),
-            Consumer::Diffusers => rules::diffusers(&facts, &mut verdict),
+            Consumer::Diffusers => diffusers::rules(&facts, &mut verdict),
             Consumer::Ours => ours::rules(&facts, &mut verdict),
         }
         verdict

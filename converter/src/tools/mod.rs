@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod diffusers;
 mod inspect;
 mod ours;
 mod rewrap;

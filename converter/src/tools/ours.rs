@@ -1,7 +1,7 @@
 //! The rules by which gguf-video takes a file or refuses it.
 
 use super::Verdict;
-use super::rules::{Facts, Kind, original_names, vector_types};
+use super::rules::{Facts, Kind, lost_dimension, original_names, vector_types, whole};
 
 /// What gguf-video reads of a transformer.
 const OURS: [&str; 12] = [
@@ -31,48 +31,69 @@ const OUR_CLIP: [&str; 7] = [
 ];
 
 pub(super) fn rules(facts: &Facts<'_>, verdict: &mut Verdict) {
-    let wanted = match facts.kind {
-        Kind::Transformer => "wan",
-        Kind::Encoder => "t5encoder",
-        Kind::ImageEncoder => "clipvision",
-        Kind::Vae => "wanvae",
-        Kind::DiffusersTransformer | Kind::Unknown => {
-            original_names(facts, verdict);
-            return;
+    match facts.kind {
+        Kind::Unknown => {
+            return verdict.problems.push("its tensors are those of no Wan model".into());
         }
-    };
-    if facts.architecture() != Some(wanted) {
-        verdict.problems.push(format!(
-            "\"general.architecture\" is {:?}, not {wanted:?}",
-            facts.architecture().unwrap_or("missing")
-        ));
+        _ => whole(facts, verdict),
     }
+    if let [first, ..] = facts.unknown() {
+        verdict.problems.push(format!("{first:?} is no tensor of the model"));
+    }
+    if facts.get("vace_patch_embedding.weight").is_some() {
+        verdict.problems.push("VACE's second stack of blocks is not computed".into());
+    }
+    // A file of to-gguf is taken at its word; of others, what they don't say is found out.
+    if says_what_it_is(facts) {
+        said(facts, verdict);
+    } else {
+        verdict.notes.push("what it doesn't say is told by its tensors and its name".into());
+    }
+    vector_types(facts, verdict);
+}
+
+/// Whether the metadata is to-gguf's; a folded kernel is none of its.
+fn says_what_it_is(facts: &Facts<'_>) -> bool {
+    let (architecture, key) = match facts.kind {
+        Kind::Encoder => ("t5encoder", "t5encoder.vocab_size"),
+        Kind::ImageEncoder => ("clipvision", "clipvision.block_count"),
+        Kind::Vae => ("wanvae", "wanvae.z_dim"),
+        _ => ("wan", "wan.embedding_length"),
+    };
+    let expert = facts.metadata.string("wan.expert").is_ok_and(|expert| EXPERTS.contains(&expert));
+    let transformer = matches!(facts.kind, Kind::Transformer | Kind::DiffusersTransformer);
+    facts.architecture() == Some(architecture)
+        && facts.metadata.get(key).is_some()
+        && (expert || !transformer)
+        && facts.patches().all(|tensor| tensor.shape.len() != 4 || tensor.name != PATCH)
+}
+
+const PATCH: &str = "patch_embedding.weight";
+const EXPERTS: [&str; 3] = ["high_noise", "low_noise", "single"];
+
+/// What a file of to-gguf has to have beside its tensors.
+fn said(facts: &Facts<'_>, verdict: &mut Verdict) {
     let keys: &[&str] = match facts.kind {
-        Kind::Transformer => &OURS,
         Kind::Encoder => &["tokenizer.ggml.tokens", "t5encoder.attention.relative_max_distance"],
         Kind::ImageEncoder => &OUR_CLIP,
-        _ => &["wanvae.latents_mean", "wanvae.latents_std"],
+        Kind::Vae => &["wanvae.latents_mean", "wanvae.latents_std"],
+        _ => &OURS,
     };
     let absent = keys.iter().filter(|key| facts.metadata.get(key).is_none());
     verdict.problems.extend(absent.map(|key| missing(key)));
+    if facts.kind == Kind::DiffusersTransformer {
+        original_names(facts, verdict);
+    }
     if facts.kind == Kind::Transformer {
+        lost_dimension(facts, verdict);
         if !facts.prefix.is_empty() {
             verdict.problems.push(format!(
                 "names begin with {:?}; `to-gguf rewrap --strip` takes it off",
                 facts.prefix
             ));
         }
-        if let Some(tensor) = facts.patches().find(|tensor| tensor.shape.len() != 5) {
-            verdict.problems.push(format!(
-                "{:?} is {:?}, not of five dimensions; `to-gguf rewrap --layout 5d` restores it",
-                tensor.name, tensor.shape
-            ));
-        }
-        if facts.get("vace_patch_embedding.weight").is_some() {
-            verdict.problems.push("VACE's second stack of blocks is not computed".into());
-        }
         let said = facts.metadata.u32("wan.in_channels").unwrap_or(16);
-        let stored = facts.get("patch_embedding.weight").and_then(|tensor| tensor.shape.get(1));
+        let stored = facts.get(PATCH).and_then(|tensor| tensor.shape.get(1));
         if let Some(inputs) = stored.filter(|&&inputs| inputs != u64::from(said)) {
             verdict.problems.push(format!(
                 "\"patch_embedding.weight\" has {inputs} input channels, but by \
@@ -85,7 +106,6 @@ pub(super) fn rules(facts: &Facts<'_>, verdict: &mut Verdict) {
             verdict.problems.push(missing(key));
         }
     }
-    vector_types(facts, verdict);
 }
 
 fn missing(key: &str) -> String {

@@ -1,9 +1,9 @@
 //! The rules by which loaders take a file or refuse it.
 //!
-//! ComfyUI-GGUF: `loader.py`, `ops.py`. stable-diffusion.cpp: `model.cpp`, `gguf_reader_ext.h`.
-//! diffusers: `loaders/single_file_utils.py`, `quantizers/gguf`; for the text encoder, transformers:
-//! `modeling_gguf_pytorch_utils.py`. What is known of them is of 2026.
+//! ComfyUI-GGUF: `loader.py`, `ops.py`. stable-diffusion.cpp: `model.cpp`, `gguf_reader_ext.h`. What is
+//! known of them is of 2026; `tests/consumers` gives files to the programs themselves and compares.
 
+use catalog::{Error, Given, Part, Recognized, recognize};
 use gguf::{DType, File, Metadata, Tensor, Value};
 
 use super::Verdict;
@@ -26,6 +26,8 @@ pub(super) struct Facts<'a> {
     pub(super) kind: Kind,
     /// In front of the transformer's names.
     pub(super) prefix: &'static str,
+    /// The whole model, or what its tensors lack to be one.
+    recognized: Result<Recognized, Error>,
 }
 
 impl<'a> Facts<'a> {
@@ -47,7 +49,45 @@ impl<'a> Facts<'a> {
         } else {
             (Kind::Unknown, "")
         };
-        Self { metadata: file.metadata(), tensors: file.tensors(), kind, prefix }
+        // Which expert it is tells no loader; where nothing says it, the tensors are compared all the same.
+        let parts = [None, Some(Part::Single), Some(Part::HighNoise)];
+        let mut all = parts.into_iter().map(|part| recognize(&Given::from(file), part));
+        let told = |found: &Result<Recognized, Error>| {
+            !matches!(found, Err(Error::Ambiguous { .. } | Error::NoExpert { .. }))
+        };
+        let recognized = all.find(told).unwrap_or_else(|| recognize(&Given::from(file), None));
+        Self { metadata: file.metadata(), tensors: file.tensors(), kind, prefix, recognized }
+    }
+
+    /// Why the tensors are not those of a whole model: loaders fill in what is missing with noise, or stop.
+    fn flaw(&self) -> Option<String> {
+        match self.recognized.as_ref().err()? {
+            Error::Tensors { missing, .. } => match missing.as_slice() {
+                [] => None,
+                [name] => Some(format!("the tensor {name:?} is missing")),
+                [name, rest @ ..] => {
+                    Some(format!("the tensor {name:?} is missing, and {} others", rest.len()))
+                }
+            },
+            Error::NoTensor { tensor, .. } => Some(format!("the tensor {tensor:?} is missing")),
+            Error::Mismatch { tensor, found, wanted, .. } => {
+                Some(format!("{tensor:?} is {found:?}, not {wanted:?}"))
+            }
+            Error::Shape { tensor, shape, .. } => Some(format!("{tensor:?} is {shape:?}")),
+            Error::Channels { inputs, outputs, .. } => {
+                Some(format!("no Wan model has {inputs} input and {outputs} output channels"))
+            }
+            Error::Inconsistent { what, .. } => Some(what.clone()),
+            Error::Unknown { .. } | Error::Ambiguous { .. } | Error::NoExpert { .. } => None,
+        }
+    }
+
+    /// The tensors that the model does not have.
+    pub(super) fn unknown(&self) -> &[String] {
+        match &self.recognized {
+            Err(Error::Tensors { unknown, .. }) => unknown,
+            _ => &[],
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Tensor> {
@@ -70,14 +110,14 @@ impl<'a> Facts<'a> {
     }
 
     /// The first tensor for which something holds.
-    fn find(&self, wrong: impl Fn(&Tensor) -> bool) -> Option<&Tensor> {
+    pub(super) fn find(&self, wrong: impl Fn(&Tensor) -> bool) -> Option<&Tensor> {
         self.tensors.iter().find(|tensor| wrong(tensor))
     }
 }
 
-const PLAIN: [DType; 2] = [DType::F32, DType::F16];
+pub(super) const PLAIN: [DType; 2] = [DType::F32, DType::F16];
 /// The quantized types that ComfyUI-GGUF and diffusers dequantize on the device.
-const FAST: [DType; 12] = [
+pub(super) const FAST: [DType; 12] = [
     DType::Q8_0,
     DType::Q5_1,
     DType::Q5_0,
@@ -107,22 +147,11 @@ const COMFY_UNETS: [&str; 12] = [
 ];
 const COMFY_ENCODERS: [&str; 6] = ["t5", "t5encoder", "llama", "qwen2vl", "qwen3", "qwen3vl"];
 
-/// What every transformer of Wan has; loaders fill in whatever else is missing with noise.
-const ESSENTIAL: [&str; 6] = [
-    "head.modulation",
-    "head.head.weight",
-    "blocks.0.ffn.0.weight",
-    "patch_embedding.weight",
-    "text_embedding.0.weight",
-    "time_projection.1.weight",
-];
-
+/// Says what is wrong with a transformer's names and shapes, and whether other rules make sense.
 pub(super) fn original_names(facts: &Facts<'_>, verdict: &mut Verdict) -> bool {
     match facts.kind {
         Kind::Transformer => {
-            for name in ESSENTIAL.iter().filter(|name| facts.get(name).is_none()) {
-                verdict.problems.push(format!("the tensor {name:?} is missing"));
-            }
+            whole(facts, verdict);
             true
         }
         Kind::DiffusersTransformer => {
@@ -137,15 +166,25 @@ pub(super) fn original_names(facts: &Facts<'_>, verdict: &mut Verdict) -> bool {
     }
 }
 
+/// Every tensor of the model has to be there in its shape.
+pub(super) fn whole(facts: &Facts<'_>, verdict: &mut Verdict) {
+    verdict.problems.extend(facts.flaw());
+    if let [first, ..] = facts.unknown() {
+        verdict.notes.push(format!("{first:?} is no tensor of the model"));
+    }
+}
+
+/// What is in front of the names must be nothing, or what the loader takes off.
+pub(super) fn prefix_taken_off(facts: &Facts<'_>, verdict: &mut Verdict) {
+    if !["", "model.diffusion_model."].contains(&facts.prefix) {
+        verdict.problems.push(format!(
+            "names begin with {:?}; `to-gguf rewrap --strip` takes it off",
+            facts.prefix
+        ));
+    }
+}
+
 pub(super) fn comfyui(facts: &Facts<'_>, verdict: &mut Verdict) {
-    let architecture = facts.architecture();
-    let known = match architecture {
-        None | Some("pig" | "cow") => {
-            verdict.notes.push("the architecture is told by the tensors' names".into());
-            true
-        }
-        Some(name) => COMFY_UNETS.contains(&name) || COMFY_ENCODERS.contains(&name),
-    };
     match facts.kind {
         Kind::Vae => {
             let problem = "no node loads a VAE from GGUF; use the .safetensors file (--publish)";
@@ -163,11 +202,18 @@ pub(super) fn comfyui(facts: &Facts<'_>, verdict: &mut Verdict) {
             }
         }
     }
-    if !known {
-        let name = architecture.unwrap_or("");
-        verdict
-            .problems
-            .push(format!("Unexpected architecture type: \"general.architecture\" is {name:?}"));
+    // Its loaders of transformers and of text encoders know different ones.
+    let encoder = facts.kind == Kind::Encoder;
+    let known = if encoder { COMFY_ENCODERS.as_slice() } else { COMFY_UNETS.as_slice() };
+    match facts.architecture() {
+        None | Some("pig" | "cow") if !encoder => {
+            verdict.notes.push("the architecture is told by the tensors' names".into());
+        }
+        Some(name) if known.contains(&name) => {}
+        name => verdict.problems.push(format!(
+            "Unexpected architecture type: \"general.architecture\" is {:?}",
+            name.unwrap_or("missing")
+        )),
     }
     let slow = |tensor: &Tensor| {
         !PLAIN.contains(&tensor.dtype)
@@ -195,6 +241,7 @@ fn comfyui_encoder(facts: &Facts<'_>, verdict: &mut Verdict) {
 }
 
 fn comfyui_transformer(facts: &Facts<'_>, verdict: &mut Verdict) {
+    prefix_taken_off(facts, verdict);
     for tensor in facts.patches() {
         let original = shape::original(facts.metadata, &tensor.name, &tensor.shape);
         if tensor.shape.len() != 5 && original.is_none_or(|shape| shape.len() != 5) {
@@ -215,6 +262,12 @@ fn comfyui_transformer(facts: &Facts<'_>, verdict: &mut Verdict) {
             tensor.name, tensor.dtype
         ));
     }
+    lost_dimension(facts, verdict);
+    vector_types(facts, verdict);
+}
+
+/// Modulation has a leading dimension of 1, which some writers lose.
+pub(super) fn lost_dimension(facts: &Facts<'_>, verdict: &mut Verdict) {
     let lost = |tensor: &Tensor| tensor.name.ends_with("modulation") && tensor.shape.len() != 3;
     if let Some(tensor) = facts.find(lost) {
         verdict.problems.push(format!(
@@ -222,16 +275,13 @@ fn comfyui_transformer(facts: &Facts<'_>, verdict: &mut Verdict) {
             tensor.name, tensor.shape
         ));
     }
-    vector_types(facts, verdict);
 }
 
-/// Norms and biases can't be packed.
+/// Norms, biases and modulation can't be packed.
 pub(super) fn vector_types(facts: &Facts<'_>, verdict: &mut Verdict) {
-    let packed = |tensor: &Tensor| tensor.shape.len() == 1 && tensor.dtype.is_quantized();
+    let packed = |tensor: &Tensor| tensor.shape.len() != 2 && tensor.dtype.is_quantized();
     if let Some(tensor) = facts.find(packed) {
-        verdict
-            .problems
-            .push(format!("{:?} is {}, but has one dimension", tensor.name, tensor.dtype));
+        verdict.problems.push(format!("{:?} is {}, but no matrix", tensor.name, tensor.dtype));
     }
 }
 
@@ -245,15 +295,19 @@ pub(super) fn sdcpp(facts: &Facts<'_>, verdict: &mut Verdict) {
     }
     match facts.kind {
         Kind::Encoder => verdict.notes.push("it has a tokenizer of its own".into()),
-        Kind::Vae | Kind::ImageEncoder => {}
+        Kind::ImageEncoder => {
+            // Of the published `clip_vision_h.safetensors`; diffusers' image encoders don't have it.
+            let projection = "visual_projection.weight";
+            if facts.get(projection).is_none() {
+                verdict.problems.push(format!(
+                    "the tensor {projection:?} is missing; use clip_vision_h.safetensors"
+                ));
+            }
+        }
+        Kind::Vae => whole(facts, verdict),
         _ => {
-            if original_names(facts, verdict)
-                && facts.get("blocks.0.cross_attn.norm_k.weight").is_none()
-            {
-                verdict.problems.push(
-                    "\"blocks.0.cross_attn.norm_k.weight\" is missing, by which it knows Wan"
-                        .into(),
-                );
+            if original_names(facts, verdict) {
+                prefix_taken_off(facts, verdict);
             }
         }
     }
@@ -261,67 +315,5 @@ pub(super) fn sdcpp(facts: &Facts<'_>, verdict: &mut Verdict) {
         |tensor: &Tensor| matches!(tensor.dtype, DType::Q1_0 | DType::Q2_0 | DType::NVFP4);
     if let Some(tensor) = facts.find(unknown) {
         verdict.notes.push(format!("{} needs a build with a recent ggml", tensor.dtype));
-    }
-}
-
-pub(super) fn diffusers(facts: &Facts<'_>, verdict: &mut Verdict) {
-    match facts.kind {
-        Kind::Vae => {
-            return verdict
-                .problems
-                .push("it loads no VAE from GGUF; use the .safetensors file".into());
-        }
-        Kind::ImageEncoder => {
-            let problem =
-                "transformers loads no image encoder from GGUF; use the .safetensors file";
-            return verdict.problems.push(problem.into());
-        }
-        Kind::Encoder => {
-            // transformers tells UMT5 from T5 by the name alone.
-            let name = facts.metadata.string("general.name").unwrap_or("").to_lowercase();
-            if !name.contains("umt5") {
-                verdict.problems.push(format!(
-                    "transformers takes it for T5: \"general.name\" is {name:?}, without \"umt5\""
-                ));
-            }
-            return;
-        }
-        Kind::Unknown => {
-            return verdict.problems.push("its tensors are those of no Wan model".into());
-        }
-        Kind::Transformer | Kind::DiffusersTransformer => {}
-    }
-    for tensor in facts.patches() {
-        if tensor.shape.len() != 5 {
-            verdict.problems.push(format!(
-                "{:?} is {:?}, not of five dimensions; `to-gguf rewrap --layout 5d` restores it",
-                tensor.name, tensor.shape
-            ));
-        } else if !PLAIN.contains(&tensor.dtype) {
-            verdict.problems.push(format!("{:?} is {}, not F32 or F16", tensor.name, tensor.dtype));
-        }
-    }
-    let vector = |tensor: &Tensor| tensor.shape.len() == 1 && !PLAIN.contains(&tensor.dtype);
-    if let Some(tensor) = facts.find(vector) {
-        verdict.problems.push(format!("{:?} is {}, not F32 or F16", tensor.name, tensor.dtype));
-    }
-    let unknown = |tensor: &Tensor| {
-        !PLAIN.contains(&tensor.dtype)
-            && tensor.dtype != DType::BF16
-            && !FAST.contains(&tensor.dtype)
-    };
-    if let Some(tensor) = facts.find(unknown) {
-        verdict
-            .problems
-            .push(format!("{:?} is {}, which it can't dequantize", tensor.name, tensor.dtype));
-    }
-    // It knows 1536 channels and 5120 of text to video; the rest it takes for Wan 2.1's I2V-14B.
-    let width =
-        facts.patches().next().map(|tensor| (tensor.shape[0], tensor.shape.get(1).copied()));
-    if !matches!(width, Some((1536, _) | (5120, Some(16)))) {
-        verdict.notes.push(
-            "from_single_file needs config= and subfolder=, or it takes the model for another"
-                .into(),
-        );
     }
 }
