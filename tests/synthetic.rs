@@ -5,6 +5,7 @@ use catalog::{Role, Wanted, clip, umt5, wan, wan_vae};
 use gguf::{DType, File, Metadata, TensorSpec, Writer};
 use gguf_video::pipeline::ModelFolder;
 use half::f16;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,8 +79,14 @@ pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values
     m.set("wan.expert", sizes.expert).set("wan.boundary_ratio", 0.875f32);
     m.set("wan.flow_shift", 3f32).set("wan.guidance_scale", 4f32).set("wan.steps", 40u32);
     m.set("wan.expand_timesteps", sizes.expand_timesteps);
+    let table = table(sizes);
+    table.describe(EPSILON, &mut m);
+    write(path, &m, &table.tensors(), dtype, values)
+}
+
+fn table(sizes: Transformer) -> wan::Sizes {
     let Transformer { dim, ffn, heads, layers, channels: [in_channels, out_channels], .. } = sizes;
-    let table = wan::Sizes {
+    wan::Sizes {
         heads,
         dim,
         ffn_dim: ffn,
@@ -91,9 +98,23 @@ pub fn transformer(path: &Path, sizes: Transformer, dtype: DType, values: Values
         image_dim: sizes.image.map(|_| IMAGE),
         image_positions: sizes.image.and_then(|(rows, embedded)| embedded.then_some(rows)),
         vace: None,
-    };
-    table.describe(EPSILON, &mut m);
-    write(path, &m, &table.tensors(), dtype, values)
+    }
+}
+
+/// The same in BF16, as a checkpoint in original names. All values are zero and take no disk.
+pub fn originals(path: &Path, sizes: Transformer) {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for wanted in table(sizes).tensors() {
+        let begin = end;
+        end += 2 * wanted.shape.iter().product::<u64>();
+        let entry = serde_json::json!({"dtype": "BF16", "shape": wanted.shape, "data_offsets": [begin, end]});
+        header.insert(wanted.name, entry);
+    }
+    let json = serde_json::to_vec(&header).unwrap();
+    let bytes = [&(json.len() as u64).to_le_bytes()[..], &json].concat();
+    fs::write(path, &bytes).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(bytes.len() as u64 + end).unwrap();
 }
 
 /// Sizes of a Wan VAE.

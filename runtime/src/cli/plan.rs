@@ -3,13 +3,14 @@
 use super::args::{Asked, DeviceArgs, ModelArgs, VideoArgs, open};
 use super::make::check_fit;
 use super::{Failure, print};
-use crate::pipeline::{Basis, Calibration, Home, Part, Plan, free_space};
+use crate::pipeline::{Basis, Calibration, Home, MACS, Mac, Part, Plan, free_space};
 use serde_json::json;
 
 const EXAMPLES: &str = "\
 Examples:
   gguf-video plan --model models/demo
   gguf-video plan --model models/demo --size 64x64 --frames 5 --json
+  gguf-video plan --macs
 
 Exit codes: 0 it fits; 2 it doesn't, or the request can't be fulfilled";
 
@@ -19,8 +20,11 @@ pub(super) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print what fits which Mac, and nothing else
+    #[arg(long, exclusive = true)]
+    macs: bool,
     #[command(flatten)]
-    model: ModelArgs,
+    model: Option<ModelArgs>,
     #[command(flatten)]
     video: VideoArgs,
     #[command(flatten)]
@@ -28,7 +32,15 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let Asked { folder, request, .. } = open(&args.model, &args.video, None)?;
+    if args.macs {
+        let rows: Vec<String> = MACS.iter().map(Mac::to_string).collect();
+        return print(&format!(
+            "| memory | model | `--quant` | size, frames | of what macOS gives a GPU |\n| --- | --- | --- | --- | --- |\n{}",
+            rows.join("\n")
+        ));
+    }
+    let model = args.model.as_ref().expect("clap asks for it");
+    let Asked { folder, request, .. } = open(model, &args.video, None)?;
     let machine = args.device.machine().map_err(Failure::request)?;
     let home = Home::find();
     let mut calibration = Calibration::load(&home);

@@ -16,8 +16,7 @@
 
 use super::conditions::{Conditions, Images};
 use super::denoise::{Checkpoint, Step};
-use super::model_file::ModelFile;
-use super::request::Request;
+use super::run_record::FORMAT;
 use super::sampler::State;
 use super::watch::Vitals;
 use super::whole_file::replace;
@@ -31,45 +30,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Of [`Record`]; another one can't be resumed.
-const FORMAT: u32 = 1;
-
-/// ggml's own limit (`GGML_MAX_N_THREADS`); more only wait for each other.
-const MOST_THREADS: usize = 512;
-
-/// Everything that a run depends on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub format: u32,
-    /// Of this program.
-    pub version: String,
-    /// Seconds since 1970.
-    pub created: u64,
-    pub request: Request,
-    pub machine: MachineRecord,
-    pub files: Vec<ModelFile>,
-    pub output: OutputRecord,
-}
-
-/// [`super::Machine`] by names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MachineRecord {
-    pub text: String,
-    pub transformer: String,
-    pub vae: String,
-    pub strict: bool,
-    pub threads: usize,
-    pub dispatch_limit: Option<f64>,
-    pub submission_limit: Option<f64>,
-}
-
-/// Where the frames go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OutputRecord {
-    pub path: PathBuf,
-    pub fps: u32,
-    pub contact_sheet: Option<PathBuf>,
-}
+pub use super::run_record::{MachineRecord, OutputRecord, Record};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -110,55 +71,6 @@ pub struct RunFolder {
     path: PathBuf,
     record: Record,
     _lock: File,
-}
-
-impl Record {
-    pub fn new(
-        request: Request,
-        machine: MachineRecord,
-        files: Vec<ModelFile>,
-        output: OutputRecord,
-    ) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Self {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").into(),
-            created: now.unwrap_or_default().as_secs(),
-            request,
-            machine,
-            files,
-            output,
-        }
-    }
-
-    /// What the run in `path` depends on.
-    pub fn read(path: &Path) -> Result<Self, RunError> {
-        /// What every format has.
-        #[derive(Deserialize)]
-        struct Header {
-            format: u32,
-            version: String,
-        }
-        let path = path.join("run.json");
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(RunError::NoRun(path.parent().unwrap_or(&path).to_owned()));
-            }
-            read => read.map_err(io_error(&path))?,
-        };
-        let broken = |e: serde_json::Error| broken(&path, &e);
-        let Header { format, version } = serde_json::from_slice(&bytes).map_err(broken)?;
-        if format != FORMAT {
-            return Err(RunError::Format { path, found: format, version });
-        }
-        let record: Self = serde_json::from_slice(&bytes).map_err(broken)?;
-        let threads = record.machine.threads;
-        if !(1..=MOST_THREADS).contains(&threads) {
-            let why = format!("`threads` is {threads}, not 1 to {MOST_THREADS}");
-            return Err(RunError::Broken { path, why });
-        }
-        Ok(record)
-    }
 }
 
 impl RunFolder {
@@ -395,10 +307,10 @@ fn lock(path: &Path) -> Result<File, RunError> {
     }
 }
 
-fn io_error(path: &Path) -> impl Fn(io::Error) -> RunError + Copy + '_ {
+pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> RunError + Copy + '_ {
     |cause| RunError::Io { path: path.to_owned(), cause }
 }
 
-fn broken(path: &Path, why: &dyn std::fmt::Display) -> RunError {
+pub(super) fn broken(path: &Path, why: &dyn std::fmt::Display) -> RunError {
     RunError::Broken { path: path.to_owned(), why: why.to_string() }
 }
