@@ -3,7 +3,7 @@
 #
 #   ./setup.sh FOLDER
 #
-# Linux x86-64, Python 3.11, a C++ compiler and cmake. The loader takes three minutes on an idle processor.
+# Linux x86-64, Python 3.11, a C++ compiler and cmake. JOBS=N compiles with so many processes.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 folder=$1
