@@ -1,5 +1,7 @@
 //! Runs that are killed, and go on: whatever the moment, the video is the one of an undisturbed run,
 //! bit for bit.
+//!
+//! Long, because each way that a run ends, or that its folder is spoiled, begins with the same run.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
