@@ -32,7 +32,11 @@ impl Adapter {
         let views = all.iter().map(|(key, shape, bytes)| {
             (key, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
         });
-        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        // As diffusers writes it; tensors of alpha outweigh it.
+        let header =
+            r#"{"transformer.lora_alpha": 6, "transformer.alpha_pattern": {"ffn.2": 2.5}}"#;
+        let header = [("lora_adapter_metadata".to_owned(), header.to_owned())];
+        std::fs::write(&path, safetensors::serialize(views, Some(header.into())).unwrap()).unwrap();
         path
     }
 }

@@ -20,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+mod adapter_metadata;
 pub mod clip;
 mod error;
 mod given;

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::Wanted;
+use crate::adapter_metadata::AdapterMetadata;
 
 /// A change of one tensor, by the keys of the adapter's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The place of the tensor in the table.
     pub tensor: usize,
@@ -19,7 +20,7 @@ pub struct Change {
 }
 
 /// What is added to a tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// A product of two matrices.
     Product {
@@ -29,12 +30,26 @@ pub enum Kind {
         down: String,
         /// The rank.
         rank: u64,
-        /// A number, by which the product is multiplied and divided by the rank; absent, it is the rank.
-        alpha: Option<String>,
+        /// What the product is multiplied by, and divided by the rank.
+        alpha: Alpha,
     },
     /// As large as the tensor.
     Difference(String),
 }
+
+/// Where alpha is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Alpha {
+    /// Nowhere: it is the rank.
+    Rank,
+    /// In the file's header.
+    Number(f32),
+    /// A tensor of one element.
+    Tensor(String),
+}
+
+/// The key of a safetensors header, in `__metadata__`, for [`changes`].
+pub const METADATA: &str = "lora_adapter_metadata";
 
 /// Why an adapter doesn't fit a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +62,8 @@ pub enum LoraError {
         if unknown.len() > LISTED { ", ..." } else { "" }
     )]
     Unknown { unknown: Vec<String>, keys: usize },
+    #[error("{METADATA} in its header: {0}")]
+    Metadata(String),
     #[error("{key:?} is there under two names")]
     Twice { key: String },
     #[error("{tensor}: {what}")]
@@ -116,14 +133,18 @@ pub fn typed(text: &str) -> Result<(PathBuf, f32), String> {
     Ok((path.into(), strength))
 }
 
-/// What an adapter's `keys`, with their shapes, change of the tensors in `table`.
+/// What an adapter's `keys`, with their shapes, change of the tensors in `table`. `metadata` is what the file's
+/// header has under [`METADATA`], if anything.
 ///
 /// # Errors
 /// Where a key has no tensor to change, or what it holds doesn't fit.
 pub fn changes<'a>(
     keys: impl Iterator<Item = (&'a str, &'a [u64])>,
+    metadata: Option<&str>,
     table: &[Wanted],
 ) -> Result<Vec<Change>, LoraError> {
+    let metadata = metadata.map(AdapterMetadata::parse).transpose().map_err(LoraError::Metadata)?;
+    let metadata = metadata.unwrap_or_default();
     let modules = modules(table);
     let mut found: BTreeMap<(usize, bool), Parts<'a>> = BTreeMap::new();
     let (mut unknown, mut count) = (BTreeSet::new(), 0);
@@ -145,7 +166,7 @@ pub fn changes<'a>(
     let mut changes = Vec::new();
     for ((tensor, _), parts) in found {
         let wanted = &table[tensor];
-        let kinds = kinds(wanted, &parts)
+        let kinds = kinds(wanted, &parts, &metadata)
             .map_err(|what| LoraError::Unfit { tensor: wanted.name.clone(), what })?;
         changes.extend(kinds.into_iter().map(|kind| Change { tensor, kind }));
     }
@@ -156,7 +177,11 @@ pub fn changes<'a>(
 type Parts<'a> = BTreeMap<Suffix, (&'a str, &'a [u64])>;
 
 /// What the keys of one tensor add up to.
-fn kinds(tensor: &Wanted, parts: &Parts<'_>) -> Result<Vec<Kind>, String> {
+fn kinds(
+    tensor: &Wanted,
+    parts: &Parts<'_>,
+    metadata: &AdapterMetadata,
+) -> Result<Vec<Kind>, String> {
     let elements = |shape: &[u64]| shape.iter().product::<u64>();
     let whole = elements(&tensor.shape);
     let mut kinds = Vec::new();
@@ -197,7 +222,10 @@ fn kinds(tensor: &Wanted, parts: &Parts<'_>) -> Result<Vec<Kind>, String> {
     if let Some((_, shape)) = alpha.filter(|(_, shape)| elements(shape) != 1) {
         return Err(format!("alpha is {shape:?}, not one number"));
     }
-    let alpha = alpha.map(|(key, _)| (*key).to_owned());
+    let alpha = match alpha {
+        Some((key, _)) => Alpha::Tensor((*key).to_owned()),
+        None => metadata.alpha(down, rank).map_or(Alpha::Rank, Alpha::Number),
+    };
     kinds.push(Kind::Product { up: up.to_owned(), down: down.to_owned(), rank, alpha });
     Ok(kinds)
 }

@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use catalog::Wanted;
-use catalog::lora::{Kind as Change, changes, typed};
+use catalog::lora::{Alpha, Kind as Change, METADATA, changes, typed};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::arch::{Model, Part, Tensor};
 use crate::digest;
-use crate::source::{SourceTensor, SourceType, Weights};
+use crate::source::{SourceTensor, SourceType, Weights, header_entry};
 
 /// An adapter and how much of it to add.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,13 +178,17 @@ fn merge(model: &Model, lora: &Lora, weights: &Arc<Weights>) -> Result<Vec<(usiz
         Ok(tensor)
     };
     let mut merges = Vec::new();
-    for change in changes(keys, &table)? {
+    let metadata = header_entry(&lora.path, METADATA)?;
+    for change in changes(keys, metadata.as_deref(), &table)? {
         let (kind, scale) = match change.kind {
             Change::Difference(key) => (Kind::Difference(get(&key)?), 1.0),
             Change::Product { up, down, rank, alpha } => {
                 let alpha = match alpha {
-                    Some(key) => number(weights, weights.get(&key).expect("a key")).context(key)?,
-                    None => rank as f32,
+                    Alpha::Tensor(key) => {
+                        number(weights, weights.get(&key).expect("a key")).context(key)?
+                    }
+                    Alpha::Number(alpha) => alpha,
+                    Alpha::Rank => rank as f32,
                 };
                 let rank = usize::try_from(rank).context("the rank")?;
                 let (up, down) = (get(&up)?, get(&down)?);

@@ -9,6 +9,7 @@ mod weights;
 
 pub(crate) use config::Config;
 pub(crate) use element::SourceType;
+pub(crate) use safetensors::header_entry;
 pub(crate) use weights::{SourceTensor, WINDOW, Weights, pickle_in, refusal_of_pickles};
 
 use anyhow::{Context, Result, bail, ensure};

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::element::SourceType;
 
@@ -25,6 +26,18 @@ pub(super) struct Entry {
 
 /// The header, checked: tensors cover the file from the header's end to its own without a gap.
 pub(super) fn entries(file: &File) -> Result<Vec<Entry>> {
+    entries_of(&header(file)?, file.metadata()?.len())
+}
+
+/// What a file says under `key` of what isn't tensors; nothing, if it is no safetensors file.
+pub(crate) fn header_entry(path: &Path, key: &str) -> Result<Option<String>> {
+    let Ok(json) = header(&File::open(path)?) else { return Ok(None) };
+    let metadata: Metadata = serde_json::from_slice(&json).context("bad safetensors header")?;
+    Ok(metadata.metadata().as_ref().and_then(|all| all.get(key).cloned()))
+}
+
+/// The header's JSON.
+fn header(file: &File) -> Result<Vec<u8>> {
     let file_bytes = file.metadata()?.len();
     let mut length = [0; 8];
     file.read_exact_at(&mut length, 0).context("no safetensors file: too short")?;
@@ -35,7 +48,7 @@ pub(super) fn entries(file: &File) -> Result<Vec<Entry>> {
     );
     let mut json = vec![0; length as usize];
     file.read_exact_at(&mut json, 8)?;
-    entries_of(&json, file_bytes)
+    Ok(json)
 }
 
 /// As [`entries`], for a header of JSON in a file of so many bytes.

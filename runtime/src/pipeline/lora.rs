@@ -2,7 +2,7 @@
 //! weights stay as they are.
 
 use crate::ggml::{Adapter, Adapters, Change, Source};
-use catalog::lora::{Kind, LoraError, changes, typed};
+use catalog::lora::{Alpha, Kind, LoraError, METADATA, changes, typed};
 use catalog::{Given, Naming, Part, wan};
 use gguf::{File, Metadata};
 use half::{bf16, f16};
@@ -70,16 +70,19 @@ pub(super) fn adapters(file: &File, loras: &[Lora]) -> Result<Adapters, AdapterE
         let opened = Rc::new(Opened::new(&lora.path)?);
         let shapes = opened.shapes();
         let keys = shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
-        let changes = changes(keys, &table)
+        let changes = changes(keys, opened.header_entry(METADATA).as_deref(), &table)
             .map_err(|cause| AdapterError::Unfit { file: lora.path.clone(), cause })?;
         for change in changes {
             let (change_of, mut scale) = (&table[change.tensor], lora.strength);
             let change = match change.kind {
                 Kind::Difference(key) => Change::Difference(opened.source(key)?),
                 Kind::Product { up, down, rank, alpha } => {
-                    if let Some(alpha) = alpha {
-                        scale *= opened.source(alpha)?()[0] / rank as f32;
-                    }
+                    let alpha = match alpha {
+                        Alpha::Tensor(key) => opened.source(key)?()[0],
+                        Alpha::Number(alpha) => alpha,
+                        Alpha::Rank => rank as f32,
+                    };
+                    scale *= alpha / rank as f32;
                     let (up, down) = (opened.source(up)?, opened.source(down)?);
                     Change::Product { up, down, rank: rank as i64 }
                 }
@@ -132,6 +135,12 @@ impl Opened {
         let file = self.parse().expect("the header was read before");
         let shape = |view: &TensorView<'_>| view.shape().iter().map(|&d| d as u64).collect();
         file.tensors().iter().map(|(name, view)| (name.clone(), shape(view))).collect()
+    }
+
+    /// What the header says under `key` of what isn't tensors.
+    fn header_entry(&self, key: &str) -> Option<String> {
+        let (_, header) = SafeTensors::read_metadata(self.0.mapping()).ok()?;
+        header.metadata().as_ref()?.get(key).cloned()
     }
 
     /// The values of tensor `key`, when they are needed.
