@@ -1,5 +1,5 @@
-//! Processor seconds of whole conversions of a BF16 checkpoint with the shapes of Wan 2.1 1.3B. For
-//! `script/quantizing`.
+//! Processor seconds of whole conversions of a BF16 checkpoint with the shapes of Wan 2.1 1.3B, which is read
+//! from the disk, and the seconds of a program that only reads and writes as much. For `script/quantizing`.
 //!
 //! `cargo bench -p to-gguf -- FOLDER TYPE...`: the folder takes the checkpoint and the files.
 #![expect(clippy::print_stdout, reason = "a program that prints a table")]
@@ -9,9 +9,10 @@ use half::slice::HalfFloatSliceExt;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 const LAYERS: usize = 30;
@@ -77,6 +78,43 @@ fn write(path: &Path) {
     file.into_inner().expect("room").sync_all().expect("room");
 }
 
+/// Drops what the system has of a file in memory.
+#[cfg(target_os = "linux")]
+fn forget(path: &Path) {
+    let file = File::open(path).expect("it is there");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("Linux has it");
+}
+
+/// Other systems keep it: what is read may come from memory there.
+#[cfg(not(target_os = "linux"))]
+fn forget(_: &Path) {}
+
+/// Seconds of reading all of `source` and writing `bytes` at the same time, and nothing else.
+fn disk(source: &Path, bytes: u64, path: &Path) -> f64 {
+    const PIECE: usize = 4 << 20;
+    forget(source);
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = File::open(source).expect("it is there");
+            let mut buffer = vec![0; PIECE];
+            while file.read(&mut buffer).expect("the disk reads") > 0 {}
+        });
+        let mut file = File::create(path).expect("a file");
+        let piece: Vec<u8> = (0..PIECE).map(|i| (i * i >> 7) as u8).collect();
+        let mut left = bytes as usize;
+        while left > 0 {
+            let len = left.min(PIECE);
+            file.write_all(&piece[..len]).expect("room");
+            left -= len;
+        }
+        file.sync_all().expect("room");
+    });
+    let seconds = begin.elapsed().as_secs_f64();
+    fs::remove_file(path).expect("ours");
+    seconds
+}
+
 fn seconds(time: TimeVal) -> f64 {
     time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
 }
@@ -92,10 +130,13 @@ fn main() {
         write(&source);
     }
     let gb = fs::metadata(&source).expect("it is there").len() as f64 / 1e9;
-    println!("| type | read GB | written GB | CPU seconds | of these in the kernel | seconds |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| type | read GB | written GB | CPU seconds | of these in the kernel | seconds | of the disk alone |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for quant in arguments {
         let output = Path::new(&folder).join("out");
+        forget(&source);
         let used = || getrusage(UsageWho::RUSAGE_CHILDREN).expect("every system has it");
         let (before, begin) = (used(), Instant::now());
         let converted = Command::new(env!("CARGO_BIN_EXE_to-gguf"))
@@ -111,9 +152,12 @@ fn main() {
         let kernel = seconds(after.system_time()) - seconds(before.system_time());
         let files = fs::read_dir(&output).expect("a folder");
         let bytes = files.map(|file| file.expect("a file").metadata().expect("its size").len());
-        let written = bytes.sum::<u64>() as f64 / 1e9;
-        let all = user + kernel;
-        println!("| {quant} | {gb:.2} | {written:.2} | {all:.1} | {kernel:.1} | {wall:.1} |");
+        let (written, all) = (bytes.sum::<u64>(), user + kernel);
         fs::remove_dir_all(&output).expect("ours");
+        let alone = disk(&source, written, &Path::new(&folder).join("copy"));
+        let written = written as f64 / 1e9;
+        println!(
+            "| {quant} | {gb:.2} | {written:.2} | {all:.1} | {kernel:.1} | {wall:.1} | {alone:.1} |"
+        );
     }
 }
