@@ -101,7 +101,7 @@ fn disk(source: &Path, bytes: u64, path: &Path) -> f64 {
             while file.read(&mut buffer).expect("the disk reads") > 0 {}
         });
         let mut file = File::create(path).expect("a file");
-        let piece: Vec<u8> = (0..PIECE).map(|i| (i * i >> 7) as u8).collect();
+        let piece: Vec<u8> = (0..PIECE).map(|i| ((i * i) >> 7) as u8).collect();
         let mut left = bytes as usize;
         while left > 0 {
             let len = left.min(PIECE);

@@ -2,7 +2,7 @@
 
 use super::{Failure, plain, print};
 use crate::pipeline::{Progress, Stage};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -99,8 +99,8 @@ impl Progress for Bars {
         );
         if !self.terminal && done == 0 {
             match stage {
-                Stage::Hash => eprintln!("reading {:.1} GB of model files", ticks as f64 / 1e9),
-                Stage::Load => eprintln!("loading {:.1} GB", ticks as f64 / 1e9),
+                Stage::Hash => eprintln!("reading {} of model files", DecimalBytes(ticks)),
+                Stage::Load => eprintln!("loading {}", DecimalBytes(ticks)),
                 Stage::Preflight => eprintln!("comparing with the CPU at full size"),
                 Stage::Encode => eprintln!("encoding the prompt"),
                 Stage::EncodeImage => eprintln!("encoding the image"),
