@@ -167,15 +167,16 @@ impl fmt::Debug for File {
 
 #[allow(unsafe_code, reason = "a mapped file can change behind the language's back")]
 fn map(path: &Path) -> std::io::Result<Mmap> {
-    // Opening a pipe waits for somebody who writes to it.
-    if !fs::metadata(path)?.is_file() {
+    // Mapping a folder fails with whatever the system says of devices, and opening a pipe waits for somebody who
+    // writes to it.
+    let kind = fs::metadata(path)?;
+    if kind.is_dir() {
+        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "is a directory"));
+    }
+    if !kind.is_file() {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = fs::File::open(path)?;
-    // Mapping it fails as well, but with whatever the system says of devices.
-    if file.metadata()?.is_dir() {
-        return Err(std::io::ErrorKind::IsADirectory.into());
-    }
     // SAFETY: The mapping is read-only and owned by `File`. Another process may still write to the
     // file: the header is copied out of the mapping before it is checked, and tensor data is handed out
     // as bytes of which every value is valid, so no decision rests on a byte staying as it was. `Writer`
