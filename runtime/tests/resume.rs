@@ -394,7 +394,7 @@ fn a_run_folder_that_lies_is_refused() {
     refused(&place, "device", device, "no device `\\u{1b}[2J`");
     fs::write(place.path("precious"), "precious").unwrap();
     let sheet = place.path("precious").to_str().unwrap().into();
-    refused(&place, "sheet", edit(["output", "contact_sheet"], sheet), "is a .png file");
+    refused(&place, "sheet", edit(["output", "contact_sheet"], sheet), "whose name ends in .png");
 
     let conditions = |name: &str, shape: [usize; 4]| {
         let kept = fs::read(place.path("run/conditions.safetensors")).unwrap();
