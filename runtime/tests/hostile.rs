@@ -2,6 +2,8 @@
 //! assertions, in a kernel that isn't there, or in more memory than there is. The program ends with a
 //! sentence instead, before anything is computed.
 
+mod support;
+
 use gguf::{DType, File, Metadata, TensorSpec, Value, Writer};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,23 +14,7 @@ struct Model(tempfile::TempDir);
 
 impl Model {
     fn new() -> Self {
-        struct Quiet;
-        impl to_gguf::Progress for Quiet {
-            fn begin(&mut self, _: &Path, _: u64) {}
-            fn advance(&mut self, _: u64) -> std::ops::ControlFlow<()> {
-                std::ops::ControlFlow::Continue(())
-            }
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint");
-        let quants = &["Q8_0".parse().unwrap()];
-        let job = to_gguf::Job {
-            name: "demo".into(),
-            threads: 2,
-            ..to_gguf::Job::new(&checkpoint, folder.path(), quants)
-        };
-        to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
-        Self(folder)
+        Self(support::demo())
     }
 
     fn file(&self, part: &str) -> PathBuf {

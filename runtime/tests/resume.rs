@@ -3,6 +3,8 @@
 //!
 //! Long, because each way that a run ends, or that its folder is spoiled, begins with the same run.
 
+mod support;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use safetensors::tensor::TensorView;
@@ -20,25 +22,7 @@ const STEPS: usize = 6;
 const KILLS: usize = 44;
 
 /// The demo model, made once for all tests.
-static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
-    struct Quiet;
-    impl to_gguf::Progress for Quiet {
-        fn begin(&mut self, _: &Path, _: u64) {}
-        fn advance(&mut self, _: u64) -> std::ops::ControlFlow<()> {
-            std::ops::ControlFlow::Continue(())
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint");
-    let quants = &["Q8_0".parse().unwrap()];
-    let job = to_gguf::Job {
-        name: "demo".into(),
-        threads: 2,
-        ..to_gguf::Job::new(&checkpoint, folder.path(), quants)
-    };
-    to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
-    folder
-});
+static MODEL: LazyLock<TempDir> = LazyLock::new(support::demo);
 
 /// A folder for one test: its home, its outputs.
 struct Place(TempDir);

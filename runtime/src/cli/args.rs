@@ -4,6 +4,7 @@ use super::{Failure, plain};
 use crate::ggml::Precision;
 use crate::image::Image;
 use crate::models::wan::Config;
+use crate::pipeline::run_folder::MOST_THREADS;
 use crate::pipeline::sampler::SamplerKind;
 use crate::pipeline::{
     DeviceError, Experts, LatentGrid, Lora, Machine, ModelFolder, Of, Places, Preset, Request,
@@ -14,9 +15,6 @@ use catalog::Variant;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::{PathBuf, absolute};
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// ggml's own limit (`GGML_MAX_N_THREADS`).
-const MOST_THREADS: i64 = 512;
 
 /// The files of a model.
 #[derive(clap::Args)]
@@ -66,7 +64,7 @@ pub(super) struct DeviceArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     submission_limit: Option<f64>,
     /// CPU threads [default: all cores]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_THREADS as i64))]
     threads: Option<u32>,
     /// Compute everything in F32, as the reference does: slower, for comparisons
     #[arg(long)]

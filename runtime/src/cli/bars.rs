@@ -73,7 +73,8 @@ impl Bars {
 }
 
 /// The first Ctrl-C lets the device finish the piece that it is at. Who can't wait for that says so once
-/// more: what is kept of a run is whole at any moment, and no handler of ggml's runs while it computes.
+/// more: what is kept of a run is whole at any moment. It is a kill, for an exit would run ggml's handlers
+/// while its threads compute.
 #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 fn interrupt(interrupted: &AtomicBool) {
     if !interrupted.swap(true, Ordering::Relaxed) {

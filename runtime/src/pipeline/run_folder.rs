@@ -30,7 +30,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-pub use super::run_record::{MachineRecord, OutputRecord, Record};
+pub use super::run_record::{MOST_THREADS, MachineRecord, OutputRecord, Record};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use std::{fs, io};
 pub(super) const FORMAT: u32 = 1;
 
 /// ggml's own limit (`GGML_MAX_N_THREADS`); more only wait for each other.
-const MOST_THREADS: usize = 512;
+pub const MOST_THREADS: usize = 512;
 
 /// Everything that a run depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
