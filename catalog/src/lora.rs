@@ -126,6 +126,9 @@ pub fn typed(text: &str) -> Result<(PathBuf, f32), String> {
     let split = text
         .rsplit_once(':')
         .and_then(|(path, strength)| Some((path, strength.parse::<f32>().ok()?)));
+    if let (None, Some((path, tail))) = (split, text.split_once(".safetensors:")) {
+        return Err(format!("{tail:?} is no strength; expected such as {path}.safetensors:0.8"));
+    }
     let (path, strength) = split.unwrap_or((text, 1.0));
     if path.is_empty() || !strength.is_finite() {
         return Err(format!("{text:?} is not FILE or FILE:STRENGTH"));

@@ -158,6 +158,14 @@ fn narrow(
     }
 }
 
+fn called(part: Part) -> &'static str {
+    match part {
+        Part::HighNoise => "high-noise expert",
+        Part::LowNoise => "low-noise expert",
+        _ => "single transformer",
+    }
+}
+
 /// Which of the candidates it is, and a sentence about how that is known.
 fn chosen(
     given: &Given<'_>,
@@ -184,12 +192,8 @@ fn chosen(
     if let Some(part) = part {
         let found = candidates.iter().find(|(_, candidate)| *candidate == part);
         let title = candidates[0].0.title;
-        let missing = match part {
-            Part::HighNoise => "high-noise expert",
-            Part::LowNoise => "low-noise expert",
-            _ => "single transformer",
-        };
-        let &(variant, part) = found.ok_or(Error::NoExpert { file, title, part: missing })?;
+        let missing = Error::NoExpert { file, title, part: called(part) };
+        let &(variant, part) = found.ok_or(missing)?;
         return Ok((variant, part, how));
     }
     let says = |version: &str| names.iter().any(|name| plain(name).contains(&plain(version)));
@@ -221,9 +225,17 @@ fn transformer(
     if lacks("wan.variant") {
         inferred.push(format!("{}, by the shapes of its tensors", variant.title));
     }
+    // Nothing else can tell that the two were given for each other.
+    let named = expert_named(&file_name(given.path)).filter(|named| *named != part);
+    if let (Some(named), true) = (named, expert.is_some() && lacks("wan.expert")) {
+        inferred.push(format!(
+            "taken for the {} as it was said to be, though its name says {}",
+            called(part),
+            called(named)
+        ));
+    }
     if let (Some(how), true) = (how, part != Part::Single) {
-        let which = if part == Part::HighNoise { "high" } else { "low" };
-        inferred.push(format!("the {which}-noise expert, {how}"));
+        inferred.push(format!("the {}, {how}", called(part)));
     }
     if lacks("wan.flow_shift") {
         let (shift, steps) = (variant.flow_shift, variant.steps);

@@ -90,6 +90,13 @@ fn shapes_and_names_of_files_tell_the_models() {
             "flow shift 5, 40 steps and guidance 3.5: the official defaults",
         ]
     );
+    let found = of("i2v_low_noise.safetensors", &originals(&image), None, Some(Part::HighNoise));
+    let found = found.unwrap();
+    assert_eq!(found.part, Part::HighNoise);
+    assert_eq!(
+        found.inferred[1],
+        "taken for the high-noise expert as it was said to be, though its name says low-noise expert"
+    );
 }
 
 /// A model whose tensors are those of another in the registry would be called that.

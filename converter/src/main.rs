@@ -1,6 +1,6 @@
 //! The program `to-gguf`: reads the command line, runs, and turns the outcome into an exit code.
 
-use std::io::{Write, stderr, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 use std::process::ExitCode;
 use to_gguf::Interrupted;
 use to_gguf::cli::{self, Args};
@@ -14,8 +14,11 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let outcome = cli::run(Args::typed()).and_then(|outcome| {
-        write!(stdout(), "{outcome}")?;
-        Ok(outcome.fine)
+        match write!(stdout(), "{outcome}") {
+            // A reader that has seen enough is no failure.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(outcome.fine),
+        }
     });
     let error = match outcome {
         Ok(true) => return ExitCode::SUCCESS,

@@ -76,10 +76,13 @@ impl FileReport {
 }
 
 impl Report {
+    /// The first line of [`Report::errors`].
+    pub const ERRORS: &str = "file\ttensor\ttype\trelative_rmse\tmax\tcosine";
+
     /// The errors of all tensors, the largest of each file first, as a table with tabs between its
     /// columns.
     pub fn errors(&self) -> String {
-        let mut table = String::from("file\ttensor\ttype\trelative_rmse\tmax\tcosine\n");
+        let mut table = format!("{}\n", Self::ERRORS);
         for file in &self.files {
             let mut tensors: Vec<_> = file.tensors.iter().collect();
             tensors.sort_by(|a, b| b.error.relative_rmse.total_cmp(&a.error.relative_rmse));

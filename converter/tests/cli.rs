@@ -4,6 +4,9 @@ mod support;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -40,6 +43,66 @@ fn a_conversion_ends_with_a_table() {
     assert_eq!(checkpoint.written().len(), 4);
 }
 
+/// What `arguments` print, as JSON, and whether all is well.
+#[track_caller]
+fn json(command: &mut Command, arguments: &[&str]) -> (Value, bool) {
+    let output = command.args(arguments).args(["--json", "--quiet"]).output().unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+    (serde_json::from_slice(&output.stdout).unwrap(), output.status.success())
+}
+
+#[test]
+fn programs_get_what_people_read() {
+    let checkpoint = Checkpoint::tiny();
+    let (planned, _) = json(&mut to_gguf(&checkpoint), &["--quant", "Q8_0", "--dry-run"]);
+    assert_eq!((&planned["written"], checkpoint.written().len()), (&false.into(), 0));
+    assert_eq!(planned["files"][0]["relative_rmse"], Value::Null);
+    let (report, fine) = json(&mut to_gguf(&checkpoint), &["--quant", "Q8_0", "--publish"]);
+    let files = report["files"].as_array().unwrap();
+    assert!(fine && files.len() == 5, "{report:#}");
+    for file in files {
+        let path = Path::new(file["path"].as_str().unwrap());
+        assert_eq!(file["bytes"], fs::metadata(path).unwrap().len(), "{path:?}");
+    }
+    assert_eq!(files[0]["types"], serde_json::json!({ "F16": 6, "F32": 43, "Q8_0": 20 }));
+    let error = files[0]["relative_rmse"].as_f64().unwrap();
+    assert!(error > 1e-3 && error < 1e-2, "{error}");
+
+    let tool = || Command::new(env!("CARGO_BIN_EXE_to-gguf"));
+    let (high, low) = (files[0]["path"].as_str().unwrap(), files[1]["path"].as_str().unwrap());
+    let (verdicts, fine) = json(&mut tool(), &["check", high, "--for", "ours,comfyui"]);
+    assert!(
+        fine && verdicts[0]["program"] == "ours" && verdicts[1]["loads"] == true,
+        "{verdicts:#}"
+    );
+    let (difference, fine) = json(&mut tool(), &["diff", high, low]);
+    assert!(!fine && difference["same"] == false, "{difference:#}");
+    assert_eq!(difference["tensors"].as_array().unwrap().len(), 69);
+    let folder = checkpoint.output();
+    let (checked, fine) = json(&mut tool(), &["verify", folder.to_str().unwrap()]);
+    assert!(fine && checked["problems"] == serde_json::json!([]), "{checked:#}");
+
+    let silent = tool().args(["check", high, "-q"]).output().unwrap();
+    assert!(silent.status.success() && silent.stdout.is_empty(), "{silent:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let checkpoint = Checkpoint::tiny();
+    to_gguf(&checkpoint).args(["--quant", "Q8_0"]).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_to-gguf"));
+    let mut child = command
+        .arg("inspect")
+        .arg(&checkpoint.written()[0])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
 #[test]
 fn mistakes_of_the_user_are_named() {
     let checkpoint = Checkpoint::tiny();
@@ -72,6 +135,8 @@ fn mistakes_of_the_user_are_named() {
 fn mistakes_of_typing_are_answered_with_what_was_meant() {
     let checkpoint = Checkpoint::tiny();
     let q8_0 = ["--quant", "Q8_0"];
+    let kept = checkpoint.file("vae");
+    let kept = kept.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["--quant", "q8"], "a similar value exists: 'Q8_0'"),
         (&["--quant", "fp16"], "a similar value exists: 'F16'"),
@@ -83,6 +148,7 @@ fn mistakes_of_typing_are_answered_with_what_was_meant() {
         (&["--quant", "Q8_0", "--expert", "high"], "--expert: "),
         (&["--quant", "Q8_0", "--tokenizer", "x"], "--tokenizer: "),
         (&["--quant", "Q8_0", "--errors", "absent/x"], "--errors absent/x: the folder isn't there"),
+        (&["--quant", "Q8_0", "--errors", kept], "the file is there and has no errors of tensors"),
         (&["--quant", "Q8_0", "--lora", "absent.safetensors"], "absent.safetensors: no such file"),
         (&["--quant", "Q8_0", "--imatrix", "absent"], "absent: No such file"),
         (&["--quant", "Q8_0", "--tensor-type", "x"], "\"x\" is not REGEX=TYPE"),

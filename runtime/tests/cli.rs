@@ -113,12 +113,35 @@ fn mistakes_of_typing_are_answered_with_what_was_meant() {
         (&["--fps", "0"], "0 is not in 1..=1000"),
         (&["--frames", &most], "frames are too many; the model knows positions for 4093"),
         (&["--steps", &most], "it must be from 1 to 1000"),
+        (&["--steps", "4", "--guidance-until", "5"], "the last guided step is 5"),
+        (
+            &["--lora", "x.safetensors:o.8"],
+            "\"o.8\" is no strength; expected such as x.safetensors:0.8",
+        ),
         (&["--size", "99999x16"], "a side can't be longer than 16384"),
         (&["--contact-sheet", "x.jpg"], "x.jpg: a contact sheet is a PNG image"),
         (&["--preview", "al"], "`al` is none of the steps 1 to 40"),
     ];
     for (arguments, expected) in cases {
         refused(at, &[&["-o", "x.mp4"], *arguments].concat(), expected);
+    }
+}
+
+/// What takes hours to gather doesn't go over a model.
+#[test]
+fn an_importance_matrix_replaces_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    model(at);
+    std::fs::write(at.join("prompts.txt"), "a red ball").unwrap();
+    file(&at.join("kept-LowNoise.gguf"), &transformer("low_noise"));
+    for (name, expected) in [
+        ("kept.gguf", "kept-LowNoise.gguf: the file is there and is no importance matrix"),
+        ("nowhere/x.gguf", "nowhere/x-HighNoise.gguf: the folder isn't there"),
+    ] {
+        let places = ["--model", ".", "--low", "low.gguf", "--prompts", "prompts.txt"];
+        let what = ["run", "--collect-imatrix", name, "--size", "64x64", "--frames", "5"];
+        wrong(at, &[&what[..], &places].concat(), expected);
     }
 }
 
@@ -235,6 +258,9 @@ fn a_file_without_the_models_tensors_is_refused() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("text.gguf"), "{said}");
     assert!(!at.join("x.mp4").exists() && !at.join("x.mp4.part").exists());
+    let output = run(at, &["-o", "x.mp4", "--size", "64x64", "--frames", "5", "--quiet"]);
+    let alone = String::from_utf8(output.stderr).unwrap();
+    assert!(alone.starts_with("gguf-video: ") && said.ends_with(&alone), "{alone}");
 
     // Where every part is named, nothing in the folder matters, as when a run is resumed.
     let elsewhere = at.join("elsewhere");

@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Progress;
 
-/// A progress bar on standard error, for each file anew. Nothing is drawn if that is no terminal.
+/// A progress bar on standard error, for each file anew. Nothing is drawn if that is no terminal, or if
+/// the bar is to be quiet.
 pub(super) struct Bar {
     stop: Arc<AtomicBool>,
+    quiet: bool,
     bar: ProgressBar,
 }
 
 impl Bar {
     /// Once `stop` is true, the conversion ends.
-    pub(super) fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, bar: ProgressBar::hidden() }
+    pub(super) fn new(stop: Arc<AtomicBool>, quiet: bool) -> Self {
+        Self { stop, quiet, bar: ProgressBar::hidden() }
     }
 }
 
@@ -26,7 +28,8 @@ impl Progress for Bar {
         let template = "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
         let style = ProgressStyle::with_template(template).expect("a valid template");
         self.bar.finish_and_clear();
-        self.bar = ProgressBar::new(bytes).with_style(style).with_message(name(file));
+        let bar = if self.quiet { ProgressBar::hidden() } else { ProgressBar::new(bytes) };
+        self.bar = bar.with_style(style).with_message(name(file));
     }
 
     fn advance(&mut self, bytes: u64) -> ControlFlow<()> {

@@ -3,14 +3,17 @@
 use anyhow::{Context, Result, ensure};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::Outcome;
 use super::bar::Bar;
+use super::{Outcome, json};
 use crate::job::default_name;
+use crate::report::Report;
 use crate::{Job, Layout, Lora, Part, Quant, Recipe, Rule, Types, publish};
 
 const TYPES: &str = "Types";
@@ -124,6 +127,10 @@ pub(super) struct Args {
     /// Write the error of every tensor to this file, the largest first
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     errors: Option<PathBuf>,
+
+    /// Print as JSON what was written, or would be
+    #[arg(long)]
+    json: bool,
 
     /// How many threads quantize [default: one for each processor]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -274,9 +281,15 @@ impl TryFrom<Args> for Job {
     }
 }
 
+fn begins_with(path: &Path, text: &str) -> bool {
+    let mut first = vec![0; text.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first == text.as_bytes()
+}
+
 /// Converts with a progress bar, and stops where Ctrl-C (or a termination signal) says so.
-pub(super) fn run(args: Args) -> Result<Outcome> {
-    let errors = args.errors.clone();
+pub(super) fn run(args: Args, quiet: bool) -> Result<Outcome> {
+    let (errors, json) = (args.errors.clone(), args.json);
     let job = Job::try_from(args)?;
     if let Some(path) = &errors {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
@@ -285,14 +298,19 @@ pub(super) fn run(args: Args) -> Result<Outcome> {
             "--errors {}: the folder isn't there",
             path.display()
         );
+        ensure!(
+            !path.exists() || begins_with(path, Report::ERRORS),
+            "--errors {}: the file is there and has no errors of tensors; choose another name",
+            path.display()
+        );
     }
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
     ctrlc::set_handler(move || raised.store(true, Ordering::Relaxed))
         .context("cannot listen for Ctrl-C")?;
-    let report = crate::convert(&job, &mut Bar::new(stop))?;
+    let report = crate::convert(&job, &mut Bar::new(stop, quiet))?;
     if let Some(path) = errors {
         publish::whole(&path, &report.errors())?;
     }
-    Ok(Outcome::fine(report))
+    Ok(if json { Outcome::json(&json::report(&report), true) } else { Outcome::fine(report) })
 }

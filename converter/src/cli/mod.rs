@@ -2,6 +2,7 @@
 
 mod bar;
 mod convert;
+mod json;
 mod tools;
 
 use anyhow::{Context, Result};
@@ -63,6 +64,10 @@ pub struct Args {
 
     #[command(flatten)]
     convert: Option<convert::Args>,
+
+    /// Print nothing but errors, and what --json asks for
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,13 +119,25 @@ fn explained(error: clap::Error) -> clap::Error {
 /// What a command has to say, and whether all is well.
 pub struct Outcome {
     text: String,
+    /// Whether it was asked for by --json, and --quiet leaves it.
+    wanted: bool,
     /// Whether what was checked is as it should be.
     pub fine: bool,
 }
 
 impl Outcome {
     fn fine(text: impl ToString) -> Self {
-        Self { text: text.to_string(), fine: true }
+        Self { text: text.to_string(), fine: true, wanted: false }
+    }
+
+    fn json(value: &serde_json::Value, fine: bool) -> Self {
+        let escaped = |c: char| match c {
+            '\u{7f}'..='\u{9f}' => format!("\\u{:04x}", c as u32),
+            _ => c.to_string(),
+        };
+        // Within strings, the only ones that serde leaves and a terminal obeys.
+        let text = format!("{value:#}\n").chars().map(escaped).collect();
+        Self { text, fine, wanted: true }
     }
 }
 
@@ -147,6 +164,15 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 /// As [`crate::convert`] and the functions in [`crate::tools`], and if an option's value can't be
 /// used.
 pub fn run(args: Args) -> Result<Outcome> {
+    let quiet = args.quiet;
+    let mut outcome = command(args)?;
+    if quiet && !outcome.wanted {
+        outcome.text.clear();
+    }
+    Ok(outcome)
+}
+
+fn command(args: Args) -> Result<Outcome> {
     match (args.tool, args.convert) {
         (Some(Tool::Inspect(args)), _) => tools::inspect(args),
         (Some(Tool::Check(args)), _) => tools::check(args),
@@ -158,7 +184,7 @@ pub fn run(args: Args) -> Result<Outcome> {
                 .with_context(|| prefix.display().to_string())?;
             Ok(Outcome::fine(""))
         }
-        (None, Some(args)) => convert::run(args),
+        (None, Some(convert)) => convert::run(convert, args.quiet),
         (None, None) => unreachable!("clap asks for one of them"),
     }
 }

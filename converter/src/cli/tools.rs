@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 
-use super::Outcome;
 use super::convert::layout;
+use super::{Outcome, json};
 use crate::Layout;
 use crate::tools::{self, Consumer};
 
@@ -22,7 +22,7 @@ pub(super) struct Inspect {
 pub(super) fn inspect(args: Inspect) -> Result<Outcome> {
     let inspection = tools::inspect(&args.file)?;
     if args.json {
-        return Ok(Outcome::fine(serde_json::to_string_pretty(&inspection)? + "\n"));
+        return Ok(Outcome::json(&serde_json::to_value(&inspection)?, true));
     }
     Ok(Outcome::fine(inspection))
 }
@@ -35,6 +35,10 @@ pub(super) struct Check {
     /// The programs [default: all]
     #[arg(long = "for", value_name = "PROGRAM", value_delimiter = ',', value_parser = consumer())]
     consumers: Vec<Consumer>,
+
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 fn consumer() -> impl TypedValueParser<Value = Consumer> {
@@ -45,8 +49,12 @@ fn consumer() -> impl TypedValueParser<Value = Consumer> {
 pub(super) fn check(args: Check) -> Result<Outcome> {
     let consumers = if args.consumers.is_empty() { Consumer::ALL.to_vec() } else { args.consumers };
     let verdicts = tools::check(&args.file, &consumers)?;
-    let text = verdicts.iter().map(ToString::to_string).collect();
-    Ok(Outcome { text, fine: verdicts.iter().all(|verdict| verdict.problems.is_empty()) })
+    let fine = verdicts.iter().all(|verdict| verdict.problems.is_empty());
+    if args.json {
+        return Ok(Outcome::json(&json::verdicts(&verdicts), fine));
+    }
+    let text: String = verdicts.iter().map(ToString::to_string).collect();
+    Ok(Outcome { fine, ..Outcome::fine(text) })
 }
 
 #[derive(Debug, clap::Args)]
@@ -56,27 +64,42 @@ pub(super) struct Diff {
 
     /// Another one, whose errors from the first are measured
     b: PathBuf,
+
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn diff(args: Diff) -> Result<Outcome> {
     let difference = tools::diff(&args.a, &args.b)?;
-    Ok(Outcome { text: difference.to_string(), fine: difference.is_none() })
+    let fine = difference.is_none();
+    if args.json {
+        return Ok(Outcome::json(&json::difference(&difference), fine));
+    }
+    Ok(Outcome { fine, ..Outcome::fine(difference) })
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
     /// A folder with SHA256SUMS
     folder: PathBuf,
+
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn verify(args: Verify) -> Result<Outcome> {
     let (files, problems) = tools::verify(&args.folder)?;
+    if args.json {
+        return Ok(Outcome::json(&json::problems(files, &problems), problems.is_empty()));
+    }
     let mut text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
     text += &match problems.len() {
         0 => format!("{files} files, all as they should be\n"),
         wrong => format!("{files} files, {wrong} of them wrong\n"),
     };
-    Ok(Outcome { text, fine: problems.is_empty() })
+    Ok(Outcome { fine: problems.is_empty(), ..Outcome::fine(text) })
 }
 
 #[derive(Debug, clap::Args)]

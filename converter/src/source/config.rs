@@ -18,6 +18,8 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn read(path: PathBuf) -> Result<Self> {
+        // Opening a pipe waits for somebody who writes to it.
+        ensure!(path.is_file() || !path.exists(), "{}: not a file", path.display());
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let values = serde_json::from_reader(BufReader::new(file))
             .with_context(|| path.display().to_string())?;

@@ -10,7 +10,7 @@ mod rules;
 mod verify;
 
 pub use check::{Consumer, Verdict, check};
-pub use diff::{Difference, Kept, diff};
+pub use diff::{Compared, Difference, Kept, diff};
 pub use inspect::{Inspection, inspect};
 pub use rewrap::{Rewrap, rewrap};
 pub use verify::{Problem, verify};

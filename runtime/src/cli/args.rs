@@ -1,6 +1,6 @@
 //! What several commands are told in the same way: which model, which devices, which video.
 
-use super::{Failure, plain};
+use super::{Failure, say, warn};
 use crate::ggml::Precision;
 use crate::image::Image;
 use crate::models::wan::Config;
@@ -182,14 +182,13 @@ pub(super) struct Asked {
 }
 
 /// Opens the model, says what its files left open, and fills what wasn't typed with its own defaults.
-#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub(super) fn open(
     model: &ModelArgs,
     video: &VideoArgs,
     seed: Option<u64>,
 ) -> Result<Asked, Failure> {
     let folder = ModelFolder::open(&model.places()).map_err(Failure::request)?;
-    folder.inferred.iter().for_each(|sentence| eprintln!("{}", plain(sentence)));
+    folder.inferred.iter().for_each(|sentence| say(sentence));
     let request = video.request(seed, &folder).map_err(Failure::request)?;
     let config = Config::new(&folder.transformer).map_err(Failure::request)?;
     Ok(Asked { folder, request, variant: variant(&config) })
@@ -228,7 +227,6 @@ impl DeviceArgs {
 
 impl VideoArgs {
     /// A checked request without prompts; what wasn't typed is the preset's or the model's own default.
-    #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
     fn request(&self, seed: Option<u64>, folder: &ModelFolder) -> anyhow::Result<Request> {
         let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
         let (model, low) = (experts.config(), experts.low_config());
@@ -250,16 +248,19 @@ impl VideoArgs {
         let preset = self.preset.map(|preset| preset.apply(variant, request.clone()));
         let request = preset.unwrap_or(request);
         let (width, height) = self.sides(&request, variant, grid)?;
+        let steps = self.steps.unwrap_or(request.steps);
+        // A preset guides a share of the steps.
+        let until = request.guidance_until.map(|until| until * steps / request.steps.max(1));
         let request = Request {
             width,
             height,
-            steps: self.steps.unwrap_or(request.steps),
+            steps,
             guidance_scale: self.guidance.unwrap_or(request.guidance_scale),
             guidance_scale_low: self
                 .guidance_low
                 .or(self.guidance)
                 .unwrap_or(request.guidance_scale_low),
-            guidance_until: self.guidance_until.or(request.guidance_until),
+            guidance_until: self.guidance_until.or(until),
             flow_shift: self.flow_shift.unwrap_or(request.flow_shift),
             sampler: self.sampler.unwrap_or(request.sampler),
             ..request
@@ -267,10 +268,10 @@ impl VideoArgs {
         request.check(grid)?;
         request.check_images(model)?;
         if let Some(preset) = self.preset {
-            eprintln!("--preset {preset}: {}", request.sampling());
+            say(&format!("--preset {preset}: {}", request.sampling()));
             if preset == Preset::Lightning4 && request.loras.is_empty() {
-                eprintln!(
-                    "--preset lightning4 is for step-distilled models: without their LoRAs (--lora-high, --lora-low), or files that have them merged, four steps make no video"
+                warn(
+                    "--preset lightning4 is for step-distilled models: without their LoRAs (--lora-high, --lora-low), or files that have them merged, four steps make no video",
                 );
             }
         }

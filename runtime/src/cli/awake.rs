@@ -1,5 +1,6 @@
 //! Keeps the computer awake while a video is computed.
 
+use super::{say, warn};
 use crate::os::Awake;
 
 /// What the system tells a user who asks what keeps the computer awake.
@@ -7,18 +8,17 @@ const REASON: &str = "a video is being computed";
 
 /// Held until the value is dropped, unless sleep is allowed; says what it does.
 #[must_use = "the computer may sleep once this is dropped"]
-#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub(super) fn keep_awake(allow_sleep: bool) -> Option<Awake> {
     if allow_sleep {
         return None;
     }
     match Awake::hold(REASON) {
         Ok(awake) => {
-            eprintln!("the computer stays awake while this runs; --allow-sleep lets it sleep");
+            say("the computer stays awake while this runs; --allow-sleep lets it sleep");
             Some(awake)
         }
         Err(error) => {
-            eprintln!("the computer may fall asleep while this runs: {error}");
+            warn(&format!("the computer may fall asleep while this runs: {error}"));
             None
         }
     }

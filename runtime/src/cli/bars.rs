@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, a line a stage elsewhere, and lines of JSON for programs.
 
-use super::{Failure, plain, print};
+use super::{Failure, QUIET, print, say, warn};
 use crate::pipeline::{Progress, Stage};
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -91,7 +91,6 @@ fn interrupt(interrupted: &AtomicBool) {
 }
 
 impl Progress for Bars {
-    #[expect(clippy::print_stderr, reason = "progress for people who read a log")]
     fn begin(&mut self, stage: Stage, done: u64, ticks: u64) {
         self.bar.finish_and_clear();
         self.stage = stage;
@@ -100,18 +99,20 @@ impl Progress for Bars {
         );
         if !self.terminal && done == 0 {
             match stage {
-                Stage::Hash => eprintln!("reading {} of model files", DecimalBytes(ticks)),
-                Stage::Load => eprintln!("loading {}", DecimalBytes(ticks)),
-                Stage::Preflight => eprintln!("comparing with the CPU at full size"),
-                Stage::Encode => eprintln!("encoding the prompt"),
-                Stage::EncodeImage => eprintln!("encoding the image"),
-                Stage::Denoise { steps } => eprintln!("denoising in {steps} steps"),
-                Stage::Decode { frames } => eprintln!("decoding {frames} frames"),
+                Stage::Hash => say(&format!("reading {} of model files", DecimalBytes(ticks))),
+                Stage::Load => say(&format!("loading {}", DecimalBytes(ticks))),
+                Stage::Preflight => say("comparing with the CPU at full size"),
+                Stage::Encode => say("encoding the prompt"),
+                Stage::EncodeImage => say("encoding the image"),
+                Stage::Denoise { steps } => say(&format!("denoising in {steps} steps")),
+                Stage::Decode { frames } => say(&format!("decoding {frames} frames")),
             }
         }
         let style = "{msg:>12} [{bar:32}] {percent:>3}% {elapsed}, {eta} left";
         let style = ProgressStyle::with_template(style).expect("a valid template");
-        self.bar = ProgressBar::with_draw_target(Some(ticks), ProgressDrawTarget::stderr());
+        let quiet = QUIET.load(Ordering::Relaxed);
+        let draw = if quiet { ProgressDrawTarget::hidden } else { ProgressDrawTarget::stderr };
+        self.bar = ProgressBar::with_draw_target(Some(ticks), draw());
         self.bar.set_style(style.progress_chars("=> "));
         self.bar.set_message(Self::label(stage));
         // Time left is reckoned from here on, not from the work of an earlier bar.
@@ -146,10 +147,9 @@ impl Progress for Bars {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "warnings are for the user")]
     fn warn(&mut self, message: &str) {
         self.event(json!({ "event": "warning", "message": message }));
-        self.bar.suspend(|| eprintln!("warning: {}", plain(message)));
+        self.bar.suspend(|| warn(&format!("warning: {message}")));
     }
 }
 

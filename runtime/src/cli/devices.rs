@@ -1,6 +1,6 @@
 //! `gguf-video devices`: what `--device` can name.
 
-use super::{Failure, print};
+use super::{Failure, print, warn};
 use crate::ggml::{Device, Limits, refused_backends};
 use serde_json::json;
 
@@ -17,7 +17,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-#[expect(clippy::print_stderr, reason = "the command's result")]
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let devices = Device::all();
@@ -46,7 +45,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return print(&format!("{shown:#}"));
     }
     for why in refused_backends() {
-        eprintln!("not usable: {why}");
+        warn(&format!("not usable: {why}"));
     }
     for device in devices {
         let memory = device.capacity().total as f64 / 1e9;

@@ -1,7 +1,7 @@
 //! `gguf-video run --collect-imatrix`: what a model's matrices are multiplied with, over many prompts.
 
 use super::bars::Bars;
-use super::{Failure, plain};
+use super::{Failure, say, warn};
 use crate::pipeline::{Collector, GenerateError, Machine, ModelFolder, Request, encode};
 use anyhow::{Context, anyhow, ensure};
 use std::fs;
@@ -16,9 +16,23 @@ pub(super) fn read_prompts(path: &Path) -> anyhow::Result<Vec<String>> {
     Ok(prompts)
 }
 
+/// Refuses, before hours, names of files that aren't importance matrices or whose folder isn't there.
+fn check_files(path: &Path, two: bool) -> anyhow::Result<()> {
+    for file in Collector::files(path, two) {
+        let (file, folder) = (file.as_path(), file.parent().unwrap_or(Path::new("")));
+        let named = format!("--collect-imatrix {}", file.display());
+        ensure!(folder == Path::new("") || folder.is_dir(), "{named}: the folder isn't there");
+        let ours = |file: gguf::File| file.metadata().string("general.type") == Ok("imatrix");
+        ensure!(
+            !file.exists() || gguf::File::open(file).is_ok_and(ours),
+            "{named}: the file is there and is no importance matrix; choose another name"
+        );
+    }
+    Ok(())
+}
+
 /// Denoises a clip of each prompt. What was gathered is written after each: an interruption loses no
 /// more than one clip.
-#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub(super) fn collect(
     machine: &Machine,
     folder: &ModelFolder,
@@ -27,10 +41,11 @@ pub(super) fn collect(
     dataset: &str,
     path: &Path,
 ) -> Result<(), Failure> {
+    check_files(path, folder.transformer_2.is_some()).map_err(Failure::request)?;
     let mut bars = Bars::new(false).map_err(Failure::run)?;
     let mut collector = Collector::default();
     for (i, prompt) in prompts.iter().enumerate() {
-        eprintln!("prompt {} of {}: {}", i + 1, prompts.len(), plain(prompt));
+        say(&format!("prompt {} of {}: {prompt}", i + 1, prompts.len()));
         let seed = request.seed.wrapping_add(i as u64);
         let request = Request { prompt: prompt.clone(), seed, ..request.clone() };
         request.check_prompts().map_err(Failure::request)?;
@@ -43,7 +58,7 @@ pub(super) fn collect(
             let kept = format!("{i} of {} prompts are in {}", prompts.len(), path.display());
             bars.hide();
             return Err(if e.is_interruption() {
-                eprintln!("gguf-video: interrupted; {kept}");
+                warn(&format!("gguf-video: interrupted; {kept}"));
                 Failure { error: None, code: Failure::INTERRUPTED }
             } else {
                 Failure::run(anyhow!(e).context(kept))
@@ -53,7 +68,7 @@ pub(super) fn collect(
         let written = written.map_err(Failure::run)?;
         if i + 1 == prompts.len() {
             bars.hide();
-            written.iter().for_each(|path| eprintln!("wrote {}", path.display()));
+            written.iter().for_each(|path| say(&format!("wrote {}", path.display())));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use super::bars::Bars;
 use super::verify;
-use super::{Failure, plain};
+use super::{Failure, say, warn};
 use crate::ggml::Family;
 use crate::judge::Judge;
 use crate::output::{ContactSheet, Frame, FrameSink, OutputError, Target, Video};
@@ -33,7 +33,6 @@ pub(super) struct Job {
 
 impl Job {
     /// Says what will be done and what it takes; refuses what doesn't fit.
-    #[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
     pub(super) fn plan(
         machine: Machine,
         folder: ModelFolder,
@@ -43,13 +42,13 @@ impl Job {
         let plan = Plan::new(&machine, &folder, &request, Some(calibration))?;
         let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone())?;
         let Request { width, height, frames, seed, .. } = request;
-        eprintln!(
+        say(&format!(
             "{}, {width}x{height}, {frames} frames, {}, seed {seed}",
-            plain(&experts.config().variant),
+            experts.config().variant,
             request.sampling()
-        );
+        ));
         check_fit(&plan, &machine, &folder, &request)?;
-        eprintln!("{plan}");
+        say(&plan.to_string());
         Ok(Self { machine, folder, request, previews: Vec::new(), plan })
     }
 }
@@ -134,7 +133,6 @@ pub(super) fn open_sinks(
 }
 
 /// Makes the video of `run`, from where it stands.
-#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub(super) fn make(
     job: &Job,
     run: &RunFolder,
@@ -157,7 +155,7 @@ pub(super) fn make(
     let timings = match done {
         Ok(timings) => timings,
         Err(e) if e.is_interruption() => {
-            eprintln!("gguf-video: interrupted; go on with: {}", resume());
+            warn(&format!("gguf-video: interrupted; go on with: {}", resume()));
             return Err(Failure { error: None, code: Failure::INTERRUPTED });
         }
         Err(e) => {
@@ -180,17 +178,19 @@ pub(super) fn make(
         job.plan.teach(machine, &timings, calibration);
         step = format!(" ({:.2} s a step)", denoise / steps as f64);
     }
-    eprintln!("encode {encode:.1} s, denoise {denoise:.1} s{step}, decode {decode:.1} s");
+    say(&format!("encode {encode:.1} s, denoise {denoise:.1} s{step}, decode {decode:.1} s"));
     let verdict = judge.finish();
     let (passed, findings) = (verdict.passed(), verify::findings(&verdict).collect::<Vec<_>>());
-    findings.iter().for_each(|line| eprintln!("{line}"));
+    // A video that is none, or may be none, is never quiet.
+    let tell = if verdict.findings.is_empty() { say } else { warn };
+    findings.iter().for_each(|line| tell(line));
     let path = &output.path;
     bars.event(json!({ "event": "done", "output": path, "passed": passed, "findings": findings }));
     let outcome = Outcome { passed, findings, output: path.clone() };
     if let Err(e) = run.finish(&outcome) {
         bars.warn(&e.to_string());
     }
-    eprintln!("wrote {}; the judge says: {}", path.display(), verdict.name());
+    tell(&format!("wrote {}; the judge says: {}", path.display(), verdict.name()));
     if passed { Ok(()) } else { Err(Failure { error: None, code: Failure::JUDGED }) }
 }
 

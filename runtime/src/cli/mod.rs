@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes videos with open models from GGUF files.
 #[derive(Parser)]
@@ -35,6 +36,9 @@ use std::process::ExitCode;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print warnings, errors and results, but nothing on the way to them
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Subcommand)]
@@ -82,12 +86,12 @@ const CUT_SHORT: &str = "gguf-video: a model file was cut short, or its disk fai
     Every step so far is kept: put the file back, then `gguf-video resume`";
 
 /// Runs the command; errors are printed here and nowhere else.
-#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub fn main(cli: Cli) -> ExitCode {
     #[cfg(unix)]
     if let Err(e) = gguf::say_when_cut_short(CUT_SHORT) {
-        log::warn!("no message if a model file is cut short: {e}");
+        warn(&format!("warning: no message if a model file is cut short: {e}"));
     }
+    QUIET.store(cli.quiet, Ordering::Relaxed);
     let done = match cli.command {
         Command::Run(args) => run::run(*args),
         Command::Plan(args) => plan::run(&args),
@@ -106,7 +110,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(error) = &failure.error {
-                eprintln!("gguf-video: {}", plain(&format!("{error:#}")));
+                warn(&format!("gguf-video: {error:#}"));
             }
             failure.code.into()
         }
@@ -122,6 +126,23 @@ fn plain(text: &str) -> Cow<'_, str> {
     }
     let shown = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(shown).collect::<String>().into()
+}
+
+/// Whether `--quiet` was given, which holds for all that the program does.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Tells on stderr what happens: people want to know, scripts don't.
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
+fn say(text: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        eprintln!("{}", plain(text));
+    }
+}
+
+/// Tells on stderr what a user has to know.
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
+fn warn(text: &str) {
+    eprintln!("{}", plain(text));
 }
 
 /// Prints a command's result, and a newline. A reader that has seen enough is no failure.

@@ -5,7 +5,7 @@ use super::args::{Asked, DeviceArgs, ModelArgs, VideoArgs, open};
 use super::awake::keep_awake;
 use super::bars::Bars;
 use super::make::{Job, check_disk, make, open_sinks, parse_previews};
-use super::{imatrix, preflight};
+use super::{imatrix, preflight, say};
 use crate::output::Target;
 use crate::pipeline::preflight::Reports;
 use crate::pipeline::run_folder::{OutputRecord, Record, RunFolder};
@@ -103,7 +103,6 @@ fn new_run(home: &Home, output: &Path) -> PathBuf {
 }
 
 /// The first time that this model is to run on this device at this size, looks whether it can.
-#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 fn check_device(
     job: &Job,
     home: &Home,
@@ -115,8 +114,8 @@ fn check_device(
     let report = match reports.known() {
         Some(report) => report,
         None => {
-            eprintln!(
-                "preflight: the first run of this model at this size begins with a check of the device (--no-preflight skips it)"
+            say(
+                "preflight: the first run of this model at this size begins with a check of the device (--no-preflight skips it)",
             );
             preflight::look(machine, folder, request, files, &reports, bars)?
         }

@@ -1,5 +1,5 @@
-//! ggml's log, sent to the `log` crate, with its errors kept: a backend may report a failed command
-//! there and nowhere else.
+//! What ggml logs: its errors are kept, for a backend may report a failed command there and nowhere
+//! else, and so is what backends say of their devices.
 
 use ggml_sys as sys;
 use std::ffi::{CStr, c_char, c_void};
@@ -38,22 +38,15 @@ unsafe extern "C" fn forward(level: sys::ggml_log_level, text: *const c_char, _:
     }
     // SAFETY: ggml passes a NUL-terminated string that lives for this call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-    let level = match level {
-        sys::GGML_LOG_LEVEL_ERROR => log::Level::Error,
-        sys::GGML_LOG_LEVEL_WARN => log::Level::Warn,
-        sys::GGML_LOG_LEVEL_INFO => log::Level::Info,
-        _ => log::Level::Debug,
-    };
-    if level == log::Level::Error {
+    if level == sys::GGML_LOG_LEVEL_ERROR {
         let mut error = ERROR.lock().expect("nothing panics while it holds this");
         error.get_or_insert_with(|| text.trim().to_owned());
     }
-    if matches!(level, log::Level::Warn | log::Level::Info) {
+    if [sys::GGML_LOG_LEVEL_WARN, sys::GGML_LOG_LEVEL_INFO].contains(&level) {
         let mut notes = NOTES.lock().expect("nothing panics while it holds this");
         let line = text.trim();
         if notes.len() < MOST_NOTES && !line.is_empty() {
             notes.push(line.to_owned());
         }
     }
-    log::log!(target: "ggml", level, "{}", text.trim_end());
 }

@@ -3,7 +3,7 @@
 use super::Image;
 use image::error::ImageError as Cause;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,10 @@ impl Image {
     /// transparent is laid on black.
     pub fn read(path: &Path) -> Result<Self, ImageError> {
         let io = |cause| ImageError::Io { path: path.to_owned(), cause };
+        // Opening a pipe waits for somebody who writes to it.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(ImageError::Kind { path: path.to_owned() });
+        }
         let file = File::open(path).map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();
         if bytes > MOST_BYTES {

@@ -76,21 +76,26 @@ impl Collector {
         Ok(())
     }
 
-    /// Writes what was gathered so far: to `path`, or for two experts to two files beside it, with
-    /// `-HighNoise` and `-LowNoise` in their names. `dataset` says what the clips showed.
+    /// The files that [`Collector::write`] writes: `path`, or of `two` experts two files beside it, with
+    /// `-HighNoise` and `-LowNoise` in their names.
+    pub fn files(path: &Path, two: bool) -> Vec<PathBuf> {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or("gguf".as_ref()).to_string_lossy();
+        let labels = if two { &["-HighNoise", "-LowNoise"][..] } else { &[""] };
+        let file = |label| path.with_file_name(format!("{stem}{label}.{extension}"));
+        labels.iter().map(file).collect()
+    }
+
+    /// Writes what was gathered so far to [`Collector::files`], which are replaced. `dataset` says what
+    /// the clips showed.
     pub fn write(&self, path: &Path, dataset: &str) -> Result<Vec<PathBuf>, gguf::Error> {
         let experts = self.experts.borrow();
         let [_, low] = &*experts;
-        let names = if low.is_empty() { &[""][..] } else { &["-HighNoise", "-LowNoise"] };
-        let mut written = Vec::new();
-        for (matrices, label) in experts.iter().zip(names) {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            let extension = path.extension().unwrap_or("gguf".as_ref()).to_string_lossy();
-            let path = path.with_file_name(format!("{stem}{label}.{extension}"));
-            self.write_one(matrices, &path, dataset)?;
-            written.push(path);
+        let files = Self::files(path, !low.is_empty());
+        for (matrices, file) in experts.iter().zip(&files) {
+            self.write_one(matrices, file, dataset)?;
         }
-        Ok(written)
+        Ok(files)
     }
 
     fn write_one(
