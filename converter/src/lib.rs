@@ -24,6 +24,8 @@
 //! the disk has room. Memory is bounded by the window, whatever the model's size. The same input
 //! gives the same bytes, whatever the number of threads.
 
+#![warn(missing_docs)]
+
 mod arch;
 pub mod cli;
 mod digest;

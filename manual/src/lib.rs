@@ -1,6 +1,8 @@
 //! Man pages and shell completions, made of the command line that a program parses, so that neither says
 //! what the program doesn't do. `script/install` puts them where shells and `man` look.
 
+#![warn(missing_docs)]
+
 use clap::Command;
 use clap_complete::Shell;
 use std::fs;

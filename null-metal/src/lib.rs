@@ -9,6 +9,7 @@
 //! process there), that the kernels exist, and that no dispatch and no submission is long. It
 //! proves nothing about numbers, for no kernel runs, nor about the Objective-C half of the backend.
 #![cfg(not(target_os = "macos"))]
+#![warn(missing_docs)]
 #![allow(unsafe_code, reason = "calls ggml and is called by it")]
 
 mod chip;

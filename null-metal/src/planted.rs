@@ -2,6 +2,7 @@
 
 use ggml_sys as sys;
 
+/// A graph of one node, and what is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Planted {
     /// `IM2COL_3D`, which Metal doesn't have.

@@ -19,47 +19,38 @@ const DISPATCH: f64 = 0.5;
 const SUBMISSION: f64 = 2.0;
 
 /// Something that would fail, or be computed wrong, or make the watchdog bark.
+///
+/// A node is told by its operation, types and shapes, innermost dimension first; a kernel by its
+/// name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each variant says what is wrong with its node or kernel")]
 pub enum Violation {
     /// ggml says that it has no kernel.
-    Unsupported {
-        node: String,
-    },
+    Unsupported { node: String },
     /// ggml would look for a kernel that its library doesn't have.
-    MissingKernel {
-        kernel: String,
-    },
+    MissingKernel { kernel: String },
     /// Norms and softmax read anything as F32.
-    NotF32 {
-        node: String,
-    },
-    AttentionRows {
-        node: String,
-    },
-    TooManyElements {
-        node: String,
-    },
+    NotF32 { node: String },
+    /// So many query rows that ggml ends the process: 65,536 or more.
+    AttentionRows { node: String },
+    /// A tensor of 2^31 elements or more: offsets of 32 bits don't reach its end.
+    TooManyElements { node: String },
     /// Accepted by ggml, and there is no such kernel.
-    Bf16Activations {
-        node: String,
-    },
-    ThreadgroupMemory {
-        kernel: String,
-        bytes: usize,
-    },
-    LongDispatch {
-        node: String,
-        milliseconds: u64,
-    },
-    LongGraph {
-        milliseconds: u64,
-    },
+    Bf16Activations { node: String },
+    /// More than the 32 KiB that a group of threads can share.
+    ThreadgroupMemory { kernel: String, bytes: usize },
+    /// Above half a second.
+    LongDispatch { node: String, milliseconds: u64 },
+    /// Above two seconds.
+    LongGraph { milliseconds: u64 },
 }
 
 /// The longest of something.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Longest {
+    /// A node, or the number of a graph; empty before anything was encoded.
     pub what: String,
+    /// Estimated, from the chip's rates.
     pub seconds: f64,
 }
 
@@ -74,15 +65,21 @@ impl Longest {
 /// All that was encoded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
+    /// That were given to the backend, but for the probes that follow them.
     pub graphs: u64,
+    /// Of all graphs.
     pub nodes: u64,
+    /// Of kernels; a node may take several, or none.
     pub dispatches: u64,
     /// How often each kernel would run.
     pub kernels: BTreeMap<String, u64>,
     /// Estimated.
     pub seconds: f64,
+    /// Of nodes that are encoded in one go, told by the first of them.
     pub longest_dispatch: Longest,
+    /// Of all graphs.
     pub longest_graph: Longest,
+    /// Each once.
     pub violations: BTreeSet<Violation>,
 }
 

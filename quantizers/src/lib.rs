@@ -9,6 +9,8 @@
 //! Beside the blocks come the sums of their errors, from the values on which they were made: no
 //! block is read again.
 
+#![warn(missing_docs)]
+
 mod block_scales;
 mod blocks;
 mod errors;

@@ -16,6 +16,8 @@
 //! - [`doctor`]: what the machine is, and whether it computes right.
 //! - `os`: sleep, caches and settings, as each operating system has them.
 
+#![warn(missing_docs)]
+
 pub mod cli;
 pub mod doctor;
 pub mod ggml;

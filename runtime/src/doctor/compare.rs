@@ -36,6 +36,7 @@ impl Difference {
         Ok(Self { rms: squares(&mut apart()) / size, max: apart().fold(0.0, f64::max) / size })
     }
 
+    /// Whether `rms` is at most `tolerance`, and `max` at most twenty times as much.
     pub fn within(self, tolerance: f64) -> bool {
         self.rms <= tolerance && self.max <= MAX * tolerance
     }

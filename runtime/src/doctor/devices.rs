@@ -15,29 +15,36 @@ const WEIGHTS: DType = DType::Q8_0;
 /// What can compute here, and what can't.
 #[derive(Debug, Serialize)]
 pub struct Backends {
+    /// Built in or found as libraries, with a device here or without.
     pub backends: Vec<Backend>,
     /// Libraries of backends that were found and can't be used, each with ggml's reason.
     pub refused_backends: Vec<String>,
+    /// Of all backends, GPUs first.
     pub devices: Vec<Device>,
     /// What the backends said while they looked for devices. Metal says there whether the GPU has
     /// matrix units (`has tensor`) and how much memory it should use.
     pub log: Vec<String>,
 }
 
+/// The part of ggml that knows one kind of device.
 #[derive(Debug, Serialize)]
 pub struct Backend {
     /// ggml's name: `CPU`, `MTL`, `CUDA`, `Vulkan`.
     pub name: String,
     /// Whether it came from a library beside the program, and not with it.
     pub library: bool,
+    /// How many it found here; 0 where there are none of its kind.
     pub devices: usize,
+    /// What it was built with or found; most backends say little.
     pub features: Features,
 }
 
+/// Something that can compute.
 #[derive(Debug, Serialize)]
 pub struct Device {
     /// What `--device` calls it: `CPU`, `MTL0`.
     pub name: String,
+    /// What the hardware calls itself.
     pub description: String,
     /// `cpu`, `metal`, `cuda`, `vulkan` or `other`.
     pub family: String,
@@ -47,12 +54,16 @@ pub struct Device {
     pub maps_files: bool,
     /// What a run's plan reckons with; nothing, with `rates_error`, if the device failed.
     pub rates: Option<Rates>,
+    /// Why there are no `rates`; else null.
     pub rates_error: Option<String>,
 }
 
+/// What a device has for buffers, in bytes.
 #[derive(Debug, Serialize)]
 pub struct Memory {
+    /// Taken by nobody when the device was asked.
     pub free: u64,
+    /// Free or taken.
     pub total: u64,
 }
 

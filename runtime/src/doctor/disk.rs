@@ -16,6 +16,7 @@ const PIECE: usize = 32 << 20;
 /// What writing and what reading may take each.
 const ENOUGH: Duration = Duration::from_secs(2);
 
+/// What couldn't be done in the folder, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {error}")]
 pub struct DiskError {
@@ -26,12 +27,15 @@ pub struct DiskError {
 /// Of the folder that was named, or of the current one.
 #[derive(Debug, Serialize)]
 pub struct Disk {
+    /// What this user may still write; what the system keeps for itself isn't in it.
     pub free_bytes: u64,
+    /// Of the whole file system, free or taken.
     pub total_bytes: u64,
     /// Length of the temporary file.
     pub tested_bytes: u64,
     /// With the file synchronized to the disk.
     pub write_bytes_per_second: f64,
+    /// Of the same file, from its beginning.
     pub read_bytes_per_second: f64,
     /// Whether the system was told to read from the disk and not from memory. Some file systems do
     /// as they please: a rate of many GB a second is memory's.

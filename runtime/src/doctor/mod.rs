@@ -24,12 +24,17 @@ use serde::Serialize;
 /// Everything that `doctor` finds out. Keys stay as they are; new ones may come.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// What was built, and of which ggml.
     pub program: Program,
+    /// What it runs on.
     pub system: System,
+    /// What can compute here. In JSON, its keys stand among those of the report.
     #[serde(flatten)]
     pub backends: Backends,
     /// Where a video or a model would lie; nothing, with `disk_error`, if it couldn't be tested.
     pub disk: Option<Disk>,
+    /// What couldn't be done there, and the system's reason.
     pub disk_error: Option<String>,
+    /// Whether the device that was asked for computes right.
     pub self_test: SelfTest,
 }

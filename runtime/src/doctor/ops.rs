@@ -10,6 +10,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
+    /// In every case within the tolerance of what the CPU computes.
     Pass,
     /// The device computed something else, or failed.
     Fail,
@@ -18,12 +19,14 @@ pub enum Outcome {
     Refused,
 }
 
+/// One op of our graphs, all its cases taken together.
 #[derive(Clone, Debug, Serialize)]
 pub struct Op {
     /// `linear Q8_0`, `attention 128`.
     pub name: String,
     /// How many sizes and layouts were tried.
     pub cases: usize,
+    /// Of the first case that gave no result, else of the worst difference.
     pub outcome: Outcome,
     /// The worst of all cases, in units of the result's root mean square; null if one gave no result.
     #[serde(flatten)]
@@ -34,13 +37,16 @@ pub struct Op {
     pub reason: Option<String>,
 }
 
+/// All ops on one device.
 #[derive(Debug, Serialize)]
 pub struct SelfTest {
+    /// ggml's short name: `CPU`, `MTL0`.
     pub device: String,
     /// Whether no op failed.
     pub passed: bool,
     /// Why there are no ops: the device can't be opened.
     pub error: Option<String>,
+    /// In the order in which they ran; with an `error`, as far as they did.
     pub ops: Vec<Op>,
 }
 

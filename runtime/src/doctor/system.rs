@@ -11,6 +11,7 @@ pub struct Program {
     pub version: &'static str,
     /// The instruction set that it was built for: `aarch64`, `x86_64`.
     pub target: &'static str,
+    /// As ggml has it: `0.26.0`.
     pub ggml_version: String,
     /// The package that ggml's source came from.
     pub ggml_source: &'static str,
@@ -19,6 +20,7 @@ pub struct Program {
 }
 
 impl Program {
+    /// Of the program that runs.
     pub fn read() -> Self {
         let (ggml_version, ggml_source) = ggml::version();
         Self {
@@ -36,7 +38,9 @@ impl Program {
 pub struct System {
     /// `macOS 15.5 Sequoia`, `Linux (Debian GNU/Linux 12)`.
     pub os: Option<String>,
+    /// Its release: `24.5.0`.
     pub kernel: Option<String>,
+    /// The brand of the first processor: `Apple M2 Max`.
     pub cpu: Option<String>,
     /// Cores that this process may use, hyperthreads counted.
     pub cores: usize,
@@ -44,6 +48,7 @@ pub struct System {
     pub physical_cores: Option<usize>,
     /// RAM.
     pub memory_bytes: u64,
+    /// RAM that programs can get before others are swapped out.
     pub available_memory_bytes: u64,
     /// Whether Rosetta translates the program; null where there is none.
     pub rosetta: Option<bool>,
@@ -52,6 +57,7 @@ pub struct System {
 }
 
 impl System {
+    /// As the operating system tells it now.
     pub fn read() -> Self {
         use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System as Told};
         let wanted = RefreshKind::nothing()

@@ -13,15 +13,24 @@ pub type Source = Rc<dyn Fn() -> Vec<f32>>;
 /// One change of one tensor.
 #[derive(Clone)]
 pub struct Adapter {
+    /// What is added, before it is scaled.
     pub change: Change,
     /// The change is multiplied by it.
     pub scale: f32,
 }
 
+/// What an adapter adds to a tensor.
 #[derive(Clone)]
 pub enum Change {
-    /// `up @ down` of `[O, rank]` and `[rank, I]`.
-    Product { up: Source, down: Source, rank: i64 },
+    /// `up @ down`, for a tensor whose outermost dimension is O, and the others together I.
+    Product {
+        /// `[O, rank]`.
+        up: Source,
+        /// `[rank, I]`.
+        down: Source,
+        /// Columns of `up`, rows of `down`.
+        rank: i64,
+    },
     /// As large as the tensor.
     Difference(Source),
 }
@@ -31,6 +40,7 @@ pub type Adapters = BTreeMap<String, Vec<Adapter>>;
 
 /// A matrix `[O, I]` and what is added to it.
 pub struct Matrix {
+    /// `[O, I]`, as it lies in the file.
     pub weight: Param,
     added: Vec<Added>,
 }

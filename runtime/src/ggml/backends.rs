@@ -23,6 +23,7 @@ pub struct Backend {
     pub name: String,
     /// Whether it came from a library beside the program, and not with it.
     pub library: bool,
+    /// How many it found here.
     pub devices: usize,
     /// What it was built with or found: `AVX2` `1`, say. Most backends say little.
     pub features: Vec<(String, String)>,

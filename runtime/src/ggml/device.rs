@@ -16,21 +16,32 @@ pub struct Device {
 /// The backend behind a device, as far as this program treats them differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
+    /// `CPU`, which every build has.
     Cpu,
+    /// `MTL`: the GPUs of Apple's chips.
     Metal,
+    /// `CUDA`: GPUs of NVIDIA.
     Cuda,
+    /// `Vulkan`: GPUs of any maker.
     Vulkan,
+    /// Any other, taken for a GPU.
     Other,
 }
 
 /// Bytes that a device has for buffers. Metal tells its recommended working set, the CPU the RAM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capacity {
+    /// Taken by nobody at the moment.
     pub free: u64,
+    /// Free or taken.
     pub total: u64,
 }
 
 impl Device {
+    /// The computer's own processor.
+    ///
+    /// # Panics
+    /// If ggml was built without its CPU backend.
     pub fn cpu() -> Self {
         log::install();
         // SAFETY: the registry fills itself on first use and is never freed.
@@ -58,10 +69,12 @@ impl Device {
         Self { dry: true, ..self }
     }
 
+    /// Whether it is for dry runs: see [`Device::dry`].
     pub fn is_dry(self) -> bool {
         self.dry
     }
 
+    /// By the name of its backend.
     pub fn family(self) -> Family {
         // SAFETY: the device is registered for the program, and so is its backend.
         let name = text(unsafe {
@@ -97,6 +110,7 @@ impl Device {
         text(unsafe { sys::ggml_backend_dev_description(self.as_ptr()) })
     }
 
+    /// As the backend has it now: what is free changes with every buffer, of other programs, too.
     pub fn capacity(self) -> Capacity {
         let (mut free, mut total) = (0, 0);
         // SAFETY: as above; both places are written.

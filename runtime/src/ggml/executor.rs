@@ -14,7 +14,9 @@ use std::ptr::NonNull;
 /// VAE has two convolutions, each of at most `conv::MAX_BANDS` bands of up to 43 nodes.
 const MAX_NODES: usize = 65_536;
 
+/// Why a graph wasn't computed, or why its results can't be trusted.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum ComputeError {
     #[error("the device has no room for {bytes} more bytes")]
     OutOfMemory { bytes: usize },
@@ -67,8 +69,11 @@ pub struct Executor {
 /// What an executor has done so far.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Done {
+    /// Of all nodes; dry runs count as if they had been computed.
     pub work: Work,
+    /// Graphs that the device has kernels for, whether or not their runs went well.
     pub graphs: u64,
+    /// Of all these graphs, views and reshapes included.
     pub nodes: u64,
     /// Of one graph, by the device's guessed rates.
     pub longest_seconds: f64,
@@ -118,18 +123,22 @@ impl Executor {
         }
     }
 
+    /// What it was made for.
     pub fn device(&self) -> Device {
         self.device
     }
 
+    /// Where its graphs cut long operations; [`Limits::of`] its device, unless they were set.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
+    /// Has later graphs cut long operations at `limits`.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
+    /// Since it was made.
     pub fn done(&self) -> Done {
         self.done
     }

@@ -303,22 +303,24 @@ pub struct Tensor<'g> {
 }
 
 impl<'g> Tensor<'g> {
+    /// In PyTorch order, padded with ones on the outside to four dimensions.
     pub fn shape(self) -> Shape {
         // SAFETY: nodes live as long as their graph, which `'g` borrows.
         Shape::from_ne(unsafe { self.raw.as_ref() }.ne)
     }
 
+    /// The innermost `N` dimensions; panics if an outer one isn't 1.
     #[track_caller]
     pub fn dims<const N: usize>(self) -> [i64; N] {
         self.shape().dims()
     }
 
+    /// What it is a node of.
     pub fn graph(self) -> &'g Graph {
         self.graph
     }
 
-    /// Names this value for the executor's observer, and for a search for what isn't finite; free
-    /// when there is neither.
+    /// Names this value for the observer and for a search for what isn't finite; free without them.
     #[track_caller]
     pub fn tap(self, name: impl fmt::Display) -> Self {
         let t = match self.graph.taps {
@@ -371,6 +373,7 @@ impl fmt::Debug for Tensor<'_> {
 
 /// What an op takes on its right: a tensor of the same graph, a weight, or state on the device.
 pub trait Operand<'g>: Copy {
+    /// As a node of `graph`; panics if it is a node of another one.
     fn in_graph(self, graph: &'g Graph) -> Tensor<'g>;
 }
 

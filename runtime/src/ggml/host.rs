@@ -7,7 +7,9 @@ use std::sync::Arc;
 /// F32 values in host memory, row-major, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct HostTensor {
+    /// In PyTorch order, outermost dimension first.
     pub shape: Shape,
+    /// One value for each element of `shape`.
     pub data: Arc<[f32]>,
 }
 

@@ -16,6 +16,7 @@ impl Shape {
         [self.0[3], self.0[2], self.0[1], self.0[0]]
     }
 
+    /// The product of all dimensions.
     pub fn elements(self) -> usize {
         self.0.iter().product::<i64>() as usize
     }

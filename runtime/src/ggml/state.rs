@@ -11,7 +11,9 @@ use std::rc::Rc;
 /// How values are held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Storage {
+    /// Four bytes a value.
     F32,
+    /// Two bytes a value: enough for what GPUs round to F16 anyway.
     F16,
 }
 
@@ -30,6 +32,7 @@ impl Owner {
 }
 
 impl Storage {
+    /// As files call it.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -68,6 +71,10 @@ impl Drop for Owner {
 pub struct DeviceTensor(Rc<Owner>);
 
 impl DeviceTensor {
+    /// Memory of its own on `device`.
+    ///
+    /// # Errors
+    /// Where the device has no room for it.
     pub fn new(
         device: Device,
         shape: impl Into<Shape>,
@@ -175,6 +182,7 @@ impl DeviceTensor {
         }
     }
 
+    /// In PyTorch order, padded with ones on the outside to four dimensions.
     pub fn shape(&self) -> Shape {
         // SAFETY: the node lives in this value's own context.
         Shape::from_ne(unsafe { self.0.raw.as_ref() }.ne)

@@ -21,6 +21,7 @@ impl Usage {
         self.states + self.compute
     }
 
+    /// Weights included, even those that are only mapped.
     pub fn total(self) -> u64 {
         self.weights + self.working()
     }
@@ -42,6 +43,7 @@ impl Device {
         BOOKS.with_borrow(|books| books.get(&self).map(|(_, peak)| *peak).unwrap_or_default())
     }
 
+    /// Lets [`Device::peak_usage`] begin anew, at what this thread holds now.
     pub fn forget_peak(self) {
         BOOKS.with_borrow_mut(|books| {
             let (now, peak) = books.entry(self).or_default();

@@ -19,7 +19,9 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Why a file's tensors can't be the weights of a model on a device.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum LoadError {
     #[error("{file}: no tensor `{name}`, which this model needs", file = file.display())]
     Missing { file: PathBuf, name: String },
@@ -186,6 +188,7 @@ impl Weights {
         *self.0.adapters.borrow_mut() = adapters;
     }
 
+    /// The top of the name tree, below which names are whole.
     pub fn root(&self) -> Scope<'_> {
         Scope { weights: self, prefix: String::new() }
     }
@@ -215,6 +218,7 @@ pub struct Scope<'w> {
 }
 
 impl<'w> Scope<'w> {
+    /// The place `name` below this one; a number is the name of a place in a list.
     pub fn at(&self, name: impl fmt::Display) -> Scope<'w> {
         Scope { weights: self.weights, prefix: self.join(&name) }
     }
@@ -396,6 +400,7 @@ pub struct Param {
 }
 
 impl Param {
+    /// In PyTorch order; of five dimensions, the outer two are one.
     pub fn shape(&self) -> Shape {
         // SAFETY: the node lives in a context of `store`.
         Shape::from_ne(unsafe { self.raw.as_ref() }.ne)

@@ -171,6 +171,7 @@ impl Rates {
         Self { matmul: matmul * flops, attention: attention * flops, bandwidth: bandwidth * bytes }
     }
 
+    /// How long `work` takes if one kind of it is done after the other.
     pub fn seconds(&self, work: Work) -> f64 {
         work.matmul / self.matmul + work.attention / self.attention + work.bytes / self.bandwidth
     }
@@ -179,6 +180,7 @@ impl Rates {
 /// Where the graphs cut long operations.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Limits {
+    /// By which times are reckoned: [`Rates::guess`], so that a run is cut the same way each time.
     pub rates: Rates,
     /// Seconds that one operation may take: a display's watchdog ends what blocks it for long.
     pub dispatch: f64,
@@ -191,6 +193,7 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// For `device`, by what it calls itself; `threads` are the CPU's, others don't look at them.
     pub fn of(device: Device, threads: usize) -> Self {
         let rates = Rates::guess(device, threads);
         match device.family() {

@@ -12,8 +12,11 @@ pub use resize::Filter;
 /// 8-bit RGB, row by row.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image {
+    /// Pixels in a row.
     pub width: usize,
+    /// Rows.
     pub height: usize,
+    /// Red, green, blue of every pixel, from the top left on: `[height, width, 3]`.
     pub rgb: Vec<u8>,
 }
 

@@ -15,6 +15,7 @@ const MOST_BYTES: u64 = 300_000_000;
 /// A file that is no image of ours.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum ImageError {
     #[error("{path}: {cause}", path = path.display())]
     Io { path: PathBuf, cause: io::Error },

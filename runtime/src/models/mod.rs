@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a file is no model of ours.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum ModelError {
     #[error("{file}", file = .0.display())]
     Metadata(PathBuf, #[source] MetadataError),
@@ -79,6 +80,7 @@ impl<'a> Context<'a> {
 /// Timesteps (0 to 1000) of a clip's latent frames.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Timesteps {
+    /// Of all other latent frames: the step's own.
     pub clip: f32,
     /// Of the first latent frame: 0, where it is given and stays.
     pub first_frame: f32,
@@ -95,6 +97,10 @@ pub trait Denoiser {
     /// What depends on the context alone, computed once and kept on the device.
     type Conditioning;
 
+    /// Computes what every step needs of `context`.
+    ///
+    /// # Errors
+    /// Where the device fails, or has no room for it.
     fn condition(
         &self,
         exec: &mut Executor,

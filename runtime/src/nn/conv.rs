@@ -60,6 +60,12 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
+    /// From `i` to `o` channels, by a square kernel of so many pixels a `side`: of `w` its `weight`
+    /// `[o, i, side, side]` and its `bias` `[o]`.
+    ///
+    /// # Errors
+    /// Where one of them is missing, or has another shape or type, or the device has no room for
+    /// it.
     pub fn new(w: Scope<'_>, [i, o]: [i64; 2], side: i64) -> Result<Self, LoadError> {
         let kernel = [1, side, side];
         let order = |v: Vec<f32>| patch_order(&v, [o, i], kernel);

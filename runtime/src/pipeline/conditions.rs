@@ -11,6 +11,7 @@ pub struct Conditions {
     pub positive: HostTensor,
     /// Of the negative prompt; only for guided runs.
     pub negative: Option<HostTensor>,
+    /// Nothing, for a clip that prompts alone describe.
     pub images: Images,
 }
 
@@ -36,6 +37,7 @@ impl Conditions {
         Context { text: &self.positive, image: self.images.features.as_ref() }
     }
 
+    /// The negative prompt with the same images; None for runs without guidance.
     pub fn negative_context(&self) -> Option<Context<'_>> {
         let image = self.images.features.as_ref();
         self.negative.as_ref().map(|text| Context { text, image })

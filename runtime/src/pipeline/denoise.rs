@@ -52,7 +52,9 @@ impl Checkpoint {
 
 /// What a step of the loop did. Tensors are `[C, F, H, W]`.
 pub struct Step<'a> {
+    /// From 0.
     pub index: usize,
+    /// Of the whole run.
     pub steps: usize,
     /// Noise levels at its start and at its end.
     pub sigmas: [f32; 2],
@@ -66,6 +68,7 @@ pub struct Step<'a> {
     pub guided_velocity: &'a HostTensor,
     /// After the sampler.
     pub latents: &'a HostTensor,
+    /// As the step left it: with `latents`, it is where a run can go on.
     pub sampler: &'a dyn Sampler,
     /// A tensor that wasn't finite at first, but was when the step was computed again.
     pub recovered: Option<&'a str>,
@@ -115,6 +118,7 @@ impl Experts {
         &self.high.1
     }
 
+    /// None where one transformer does all steps.
     pub fn low_config(&self) -> Option<&Config> {
         self.low.as_ref().map(|(_, config)| config)
     }

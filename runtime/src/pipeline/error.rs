@@ -11,7 +11,9 @@ use crate::output::OutputError;
 use crate::text::TokenizerError;
 use std::path::PathBuf;
 
+/// What went wrong with the files, the request, the machine or its results.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum GenerateError {
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -18,12 +18,18 @@ const QUANTS: [DType; 6] =
 pub enum Proposal {
     /// The transformer's files in another type, with so many bytes of weights each.
     Quant {
+        /// In place of that of every matrix that isn't F32.
         dtype: DType,
+        /// Of weights, in the larger file.
         bytes: u64,
     },
+    /// A shorter clip, of 4n + 1 frames.
     Frames(usize),
+    /// A smaller picture of about the same shape.
     Size {
+        /// Pixels in a row.
         width: usize,
+        /// Rows.
         height: usize,
     },
 }

@@ -30,16 +30,19 @@ const SUMS: f64 = 1e-5;
 /// A result of the device beside the CPU's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
+    /// What is compared: `keys of the high-noise expert`, `the VAE's pixels`.
     pub what: String,
     /// The largest relative RMS error of a sampled row.
     pub error: f64,
     /// The same of the CPU with rounded operands.
     pub explained: f64,
+    /// Whether `error` is at most three times `explained`.
     pub passed: bool,
 }
 
 /// Both computations.
 pub struct FullSize<'a> {
+    /// Its devices for the transformer and the VAE are looked at.
     pub machine: &'a Machine,
     /// What happens to an executor before it is used: for tests of devices that go wrong.
     pub prepare: &'a mut dyn FnMut(&mut Executor),

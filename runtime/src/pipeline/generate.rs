@@ -28,8 +28,11 @@ use std::time::{Duration, Instant};
 pub struct Timings {
     /// Of the prompts.
     pub encode: Duration,
+    /// Of the images that the clip begins and ends with.
     pub images: Duration,
+    /// Of all steps, and of loading the experts.
     pub denoise: Duration,
+    /// Of loading the VAE and decoding, and of handing frames on.
     pub decode: Duration,
     /// Whether all of the run was made at once, nothing taken from before.
     pub whole: bool,
@@ -37,6 +40,7 @@ pub struct Timings {
 
 /// Where a run keeps what another process would need to go on, and what it looks like so far.
 pub struct Kept<'a> {
+    /// Written after each step.
     pub run: &'a RunFolder,
     /// The steps, from 1, after which there is a preview.
     pub previews: &'a [usize],

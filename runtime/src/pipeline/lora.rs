@@ -20,6 +20,7 @@ pub struct Lora {
     pub path: PathBuf,
     /// What all that it adds is multiplied by.
     pub strength: f32,
+    /// Where it is added.
     pub of: Of,
 }
 
@@ -27,8 +28,11 @@ pub struct Lora {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Of {
+    /// All that the model has.
     All,
+    /// The high-noise expert alone.
     HighNoise,
+    /// The low-noise expert alone.
     LowNoise,
 }
 
@@ -44,6 +48,7 @@ impl FromStr for Lora {
 
 /// Why an adapter can't be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum AdapterError {
     #[error(transparent)]
     File(#[from] gguf::Error),

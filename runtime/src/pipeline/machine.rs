@@ -6,14 +6,19 @@ use crate::ggml::{ComputeError, Device, Executor, Family, Precision, refused_bac
 /// The devices of a pipeline's parts, and what every executor on them is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
+    /// Of the text encoder, and of the image encoder.
     pub text: Device,
+    /// Of both experts.
     pub transformer: Device,
+    /// Of the VAE's encoder and decoder.
     pub vae: Device,
+    /// How closely they follow F32 arithmetic.
     pub precision: Precision,
     /// Of the CPU.
     pub threads: usize,
-    /// Seconds of one operation and of one graph, where the device's own limits don't suit.
+    /// Seconds of one operation; None for the device's own limit.
     pub dispatch: Option<f64>,
+    /// The same of one graph.
     pub submission: Option<f64>,
 }
 
@@ -57,6 +62,10 @@ impl Machine {
         Self { text, transformer, vae, ..self }
     }
 
+    /// On `device`, as this machine computes.
+    ///
+    /// # Errors
+    /// Where the device can't be opened, or has no memory left.
     pub fn executor(&self, device: Device) -> Result<Executor, ComputeError> {
         let mut exec = Executor::new(device, self.precision, self.threads)?;
         let mut limits = exec.limits();
@@ -67,6 +76,7 @@ impl Machine {
     }
 }
 
+/// A device was asked for that isn't there.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "no device `{wanted}` here; there {}: {}{}",

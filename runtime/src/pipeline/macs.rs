@@ -15,8 +15,11 @@ pub struct Mac {
     pub variant: &'static str,
     /// What `to-gguf --quant` is given.
     pub quant: &'static str,
+    /// Pixels in a row.
     pub width: u32,
+    /// Rows.
     pub height: u32,
+    /// Frames, 4n + 1.
     pub frames: u32,
     /// The most bytes that a run holds, text encoder and VAE included, each in its turn.
     pub most: u64,

@@ -21,7 +21,9 @@ const CHUNK: usize = 8 << 20;
 pub struct ModelFile {
     /// One of [`ModelFolder::files`] or of [`Request::files`]: `transformer`, or `high_noise` and `low_noise`; `text_encoder`, `image_encoder`, `vae`.
     pub part: String,
+    /// From the root on, links followed.
     pub path: PathBuf,
+    /// Its length.
     pub bytes: u64,
     /// BLAKE3 of the whole file, in hexadecimal.
     pub blake3: String,
@@ -49,7 +51,9 @@ struct Known {
     blake3: String,
 }
 
+/// Why a file can't be told by its content.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum HashError {
     #[error("{path}: {cause}", path = .path.display())]
     Read { path: PathBuf, cause: io::Error },

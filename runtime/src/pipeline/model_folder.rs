@@ -14,13 +14,19 @@ use std::sync::Arc;
 /// Where the parts of a model are; a part that isn't named is looked for in `folder`.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
+    /// Looked through with the folders right in it, unless every part is named.
     pub folder: PathBuf,
     /// Of a model that has one transformer.
     pub transformer: Option<PathBuf>,
+    /// Of a model that has two: the one for the first steps.
     pub high_noise: Option<PathBuf>,
+    /// The one for the last steps.
     pub low_noise: Option<PathBuf>,
+    /// UMT5's encoder, with its tokenizer.
     pub text_encoder: Option<PathBuf>,
+    /// CLIP's, for models that attend to an image's features; with others, it is an error.
     pub image_encoder: Option<PathBuf>,
+    /// Of as many latent channels as the transformer puts out.
     pub vae: Option<PathBuf>,
 }
 
@@ -31,15 +37,19 @@ pub struct ModelFolder {
     pub transformer: Arc<File>,
     /// The low-noise expert.
     pub transformer_2: Option<Arc<File>>,
+    /// UMT5's encoder, with its tokenizer.
     pub text_encoder: Arc<File>,
     /// For transformers that attend to an image's features.
     pub image_encoder: Option<Arc<File>>,
+    /// Of as many latent channels as the transformer puts out.
     pub vae: Arc<File>,
     /// What the files don't say and was found out, a sentence each.
     pub inferred: Vec<String>,
 }
 
+/// Why files don't make a pipeline.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum FolderError {
     #[error("--model {folder}: {cause}", folder = .folder.display())]
     Read { folder: PathBuf, cause: std::io::Error },
@@ -109,6 +119,11 @@ fn option(part: Part) -> &'static str {
 }
 
 impl ModelFolder {
+    /// Opens the parts that `places` names, and finds the others.
+    ///
+    /// # Errors
+    /// Where a part is missing, or could be one of several files, or can't be read, or belongs to
+    /// another model.
     pub fn open(places: &Places) -> Result<Self, FolderError> {
         let mut finder = Finder::new(&places.folder);
         let two = places.high_noise.is_some() || places.low_noise.is_some();

@@ -28,12 +28,15 @@ const PROMPT_TOKENS: usize = 512;
 /// One part of a run on its device.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
+    /// `text encoder`, `high-noise expert`, `VAE`.
     pub name: &'static str,
+    /// Where it runs.
     pub device: Device,
     /// When it is the most.
     pub usage: Usage,
     /// All of the part's computing.
     pub seconds: f64,
+    /// How `seconds` are known.
     pub basis: Basis,
     /// Seconds by the device's rates alone.
     pub(super) promised: f64,
@@ -44,11 +47,13 @@ pub struct Part {
 /// The parts of a run in their order.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The text encoder.
     pub text: Part,
     /// Of a request with an image: the VAE's encoder, and the image encoder of models that have one.
     pub images: Vec<Part>,
     /// High noise first.
     pub experts: Vec<Part>,
+    /// The VAE's decoder.
     pub vae: Part,
     /// Whether both experts fit on their device at once.
     pub keep_both: bool,
@@ -81,6 +86,7 @@ impl Plan {
         Ok(plan)
     }
 
+    /// In the order in which they run.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let text = std::iter::once(&self.text).chain(&self.images);
         text.chain(&self.experts).chain([&self.vae])
@@ -108,6 +114,7 @@ impl Plan {
         }
     }
 
+    /// Of all parts, one after the other.
     pub fn seconds(&self) -> f64 {
         self.parts().map(|part| part.seconds).sum()
     }

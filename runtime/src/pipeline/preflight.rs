@@ -39,11 +39,17 @@ const F16_NEAR: f64 = 0.25;
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// Of the program that looked.
     pub version: String,
+    /// The transformer's: ggml's name, and what the hardware calls itself.
     pub device: String,
+    /// The VAE's, in the same way.
     pub vae_device: String,
+    /// Pixels in a row of the clip that was asked for.
     pub width: usize,
+    /// Its rows.
     pub height: usize,
+    /// Its frames.
     pub frames: usize,
     /// BLAKE3 of the model's files, by part.
     pub model: BTreeMap<String, String>,
@@ -51,9 +57,11 @@ pub struct Report {
     pub passed: bool,
     /// What the judge found in the tiny video; nothing, if it passed.
     pub tiny: Vec<String>,
+    /// Of a block of each transformer, then of the VAE's first chunk.
     pub comparisons: Vec<Comparison>,
     /// The largest magnitude at each place of the transformers' blocks during the tiny run.
     pub activations: Vec<Activation>,
+    /// Wall time of the preflight.
     pub seconds: f64,
 }
 
@@ -62,7 +70,9 @@ pub struct Report {
 pub struct Activation {
     /// Without the block's number.
     pub place: String,
+    /// The block that it was seen in: `blocks.7`.
     pub block: String,
+    /// Its magnitude; nothing above 65,504 has a place in F16.
     pub largest: f64,
 }
 
@@ -94,6 +104,7 @@ impl Report {
 pub struct Reports(PathBuf);
 
 impl Reports {
+    /// Where `home` keeps the report on such a clip, made of `files` on `machine`.
     pub fn of(home: &Home, machine: &Machine, request: &Request, files: &[ModelFile]) -> Self {
         let mut key = blake3::Hasher::new();
         let mut add = |text: &str| {
@@ -113,10 +124,12 @@ impl Reports {
         Self(home.preflights().join(format!("{}.json", &name[..32])))
     }
 
+    /// None, if there is no report, or none that can be understood.
     pub fn known(&self) -> Option<Report> {
         serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
     }
 
+    /// For later runs. That it can't be written is no error: they look again.
     pub fn keep(&self, report: &Report) {
         let bytes = serde_json::to_vec_pretty(report).expect("plain data");
         // Without it, the next run looks again.
@@ -127,8 +140,12 @@ impl Reports {
 
 /// What a preflight needs.
 pub struct Preflight<'a> {
+    /// Whose devices are looked at.
     pub machine: &'a Machine,
+    /// The model: all its transformers and its VAE are looked at.
     pub folder: &'a ModelFolder,
+    /// The tiny video is made as it says, but for its size and, unless the model is distilled, its
+    /// steps.
     pub request: &'a Request,
     /// BLAKE3 of the model's files, by part.
     pub model: BTreeMap<String, String>,
@@ -139,6 +156,11 @@ pub struct Preflight<'a> {
 }
 
 impl Preflight<'_> {
+    /// Makes the tiny video, then compares at full size.
+    ///
+    /// # Errors
+    /// Where something can't be loaded or computed, or is interrupted. What is computed wrong is no
+    /// error: the report says it.
     pub fn run(mut self, progress: &mut dyn Progress) -> Result<Report, GenerateError> {
         let begin = Instant::now();
         let (width, height, frames) = TINY;

@@ -27,6 +27,7 @@ impl Preset {
     /// Every preset, in the order to list them.
     pub const ALL: [Self; 4] = [Self::Official, Self::Hub, Self::Fast, Self::Lightning4];
 
+    /// As it is typed: `official`, `lightning4`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Official => "official",

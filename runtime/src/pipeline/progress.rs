@@ -11,13 +11,18 @@ pub enum Stage {
     Load,
     /// One block and one chunk at full size, beside the CPU; nothing is counted.
     Preflight,
+    /// The prompts; ticks are blocks of the text encoder.
     Encode,
     /// What the clip begins and ends with.
     EncodeImage,
+    /// The steps; ticks are pieces of the transformers' blocks.
     Denoise {
+        /// Of the whole run, also if it is resumed.
         steps: usize,
     },
+    /// Latents to frames; ticks are stages of the VAE, for each frame that goes into one.
     Decode {
+        /// Of the whole clip.
         frames: usize,
     },
 }

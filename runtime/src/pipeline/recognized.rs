@@ -11,7 +11,9 @@ use std::sync::Arc;
 /// A file and what it does.
 #[derive(Clone, Debug)]
 pub(super) struct Recognized {
+    /// As `to-gguf` would have described it.
     pub file: Arc<File>,
+    /// What a pipeline needs it for.
     pub part: Part,
     /// What the file doesn't say and was found out, a sentence each.
     pub inferred: Vec<String>,
@@ -20,15 +22,19 @@ pub(super) struct Recognized {
 /// Why a file is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum RecognizeError {
+    /// It can't be opened, or is no sound GGUF file.
     #[error(transparent)]
     File(#[from] gguf::Error),
+    /// It has that extension, and a header or a length that such files don't have.
     #[error("{file} is no safetensors file: {why}", file = .file.display())]
     Safetensors { file: PathBuf, why: String },
+    /// Its bytes can't be used where they lie.
     #[error(
         "{file}: tensor `{tensor}` is {dtype}, which can't be used as it is; convert the file with `to-gguf`",
         file = .file.display()
     )]
     Type { file: PathBuf, tensor: String, dtype: String },
+    /// It doesn't say what it is, and its tensors are no model's, or could be those of several.
     #[error(transparent)]
     Unknown(catalog::Error),
     /// It says that it is a part of a model, and isn't a whole one.

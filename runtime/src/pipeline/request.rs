@@ -23,19 +23,29 @@ const MOST_STEPS: usize = 1000;
 /// A complete, valid request.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
+    /// As it was typed: it is cleaned when it is encoded.
     pub prompt: String,
+    /// What guidance leads away from.
     pub negative_prompt: String,
+    /// Pixels in a row, a multiple of [`LatentGrid::size_multiple`].
     pub width: usize,
+    /// Rows, a multiple of the same.
     pub height: usize,
+    /// Frames, 4n + 1.
     pub frames: usize,
+    /// Denoising steps, 1 to 1000.
     pub steps: usize,
     /// Of the high-noise expert, or the only one. 1 or less turns guidance off for both.
     pub guidance_scale: f32,
     /// Of the low-noise expert.
     pub guidance_scale_low: f32,
+    /// Above 1, it spends more of the steps at high noise: [`Schedule::new`].
     pub flow_shift: f64,
+    /// Of the noise, which is what torch's CPU generator makes of it.
     pub seed: u64,
+    /// What turns velocities into the next latents.
     pub sampler: SamplerKind,
+    /// Where noise levels lie before they are shifted.
     #[serde(default)]
     pub spacing: Spacing,
     /// Only so many steps are guided, where that is said.
@@ -52,7 +62,9 @@ pub struct Request {
     pub loras: Vec<Lora>,
 }
 
+/// Why no model, or not this one, makes such a clip.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum RequestError {
     #[error(
         "the size is {width}x{height}; both sides must be multiples of {multiple}, the nearest is {near_width}x{near_height}"
@@ -113,6 +125,10 @@ impl LatentGrid {
 }
 
 impl Request {
+    /// Looks at size, frames and sampling settings.
+    ///
+    /// # Errors
+    /// With the first that is out of its range.
     pub fn check(&self, grid: LatentGrid) -> Result<(), RequestError> {
         let Self { width, height, frames, .. } = *self;
         let multiple = grid.size_multiple();
@@ -208,6 +224,7 @@ impl Request {
         image.chain(last).chain(loras).collect()
     }
 
+    /// One for the first frame, and one for every four after it.
     pub fn latent_frames(&self) -> usize {
         (self.frames - 1) / FRAMES_MULTIPLE + 1
     }
@@ -218,6 +235,10 @@ impl Request {
         [grid.channels, self.latent_frames() as i64, h, w]
     }
 
+    /// The noise levels of its steps.
+    ///
+    /// # Errors
+    /// As [`Schedule::new`].
     pub fn schedule(&self) -> Result<Schedule, ScheduleError> {
         Schedule::new(self.steps, self.flow_shift, self.spacing)
     }

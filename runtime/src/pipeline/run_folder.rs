@@ -39,10 +39,13 @@ pub struct Outcome {
     pub passed: bool,
     /// What was found in them.
     pub findings: Vec<String>,
+    /// Where the frames are.
     pub output: PathBuf,
 }
 
+/// Why a folder can't be used as a run's, or what it holds can't be.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum RunError {
     #[error("{path}: {cause}", path = .path.display())]
     Io { path: PathBuf, cause: io::Error },
@@ -98,10 +101,12 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), record, _lock: lock(path)? })
     }
 
+    /// As [`RunFolder::create`] or [`RunFolder::open`] got it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// What `run.json` holds.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -119,6 +124,10 @@ impl RunFolder {
         Ok(Some(Conditions { positive, negative: tensors.remove("negative"), images }))
     }
 
+    /// Keeps what the encoders made, so that a resumed run needs none of them.
+    ///
+    /// # Errors
+    /// Where the operating system fails.
     pub fn save_conditions(&self, conditions: &Conditions) -> Result<(), RunError> {
         let Conditions { positive, negative, images } = conditions;
         let optional = [
@@ -149,6 +158,10 @@ impl RunFolder {
         Ok(Some(Checkpoint { latents, sampler: State { step, buffers } }))
     }
 
+    /// Keeps latents and sampler in the place of those of the step before.
+    ///
+    /// # Errors
+    /// Where the operating system fails.
     pub fn save_step(&self, step: &Step<'_>) -> Result<(), RunError> {
         let state = step.sampler.state();
         let shape = step.latents.shape;
@@ -175,6 +188,7 @@ impl RunFolder {
         open.and_then(|mut file| file.write_all(&line)).map_err(io_error(&path))
     }
 
+    /// Where the preview after step `step`, from 1, belongs.
     pub fn preview(&self, step: usize) -> PathBuf {
         self.path.join(format!("preview-{step:03}.png"))
     }
@@ -197,6 +211,10 @@ impl RunFolder {
         let _ = fs::remove_file(self.path.join("decode.json"));
     }
 
+    /// Writes `result.json`, and forgets that decoding began.
+    ///
+    /// # Errors
+    /// Where the operating system fails.
     pub fn finish(&self, outcome: &Outcome) -> Result<(), RunError> {
         self.forget_decoding();
         let path = self.path.join("result.json");
@@ -259,13 +277,17 @@ struct Tensors {
 
 /// One run among others.
 pub struct Listed {
+    /// Its folder.
     pub path: PathBuf,
+    /// What `run.json` holds.
     pub record: Record,
     /// Steps done.
     pub step: usize,
+    /// None before its end, or if `result.json` can't be understood.
     pub outcome: Option<Outcome>,
     /// Whether a process is working on it.
     pub running: bool,
+    /// Of all its files.
     pub bytes: u64,
 }
 

@@ -16,38 +16,54 @@ pub const MOST_THREADS: usize = 512;
 /// Everything that a run depends on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// Of the folder's files; a program resumes only what is in its own.
     pub format: u32,
     /// Of this program.
     pub version: String,
     /// Seconds since 1970.
     pub created: u64,
+    /// What is to be made.
     pub request: Request,
+    /// Where, and how it is computed.
     pub machine: MachineRecord,
+    /// What it is made of: a run is resumed with the same ones.
     pub files: Vec<ModelFile>,
+    /// What becomes of the frames.
     pub output: OutputRecord,
 }
 
 /// [`super::Machine`] by names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineRecord {
+    /// Device of text and image encoder, as ggml calls it: `CPU`, `MTL0`.
     pub text: String,
+    /// Of both experts.
     pub transformer: String,
+    /// Of the VAE's encoder and decoder.
     pub vae: String,
+    /// Whether all is computed in F32; else as fast as the backends can.
     pub strict: bool,
+    /// Of the CPU, 1 to [`MOST_THREADS`].
     pub threads: usize,
+    /// Seconds of one operation; null for the device's own limit.
     pub dispatch_limit: Option<f64>,
+    /// Seconds of one graph; null for the device's own limit.
     pub submission_limit: Option<f64>,
 }
 
 /// Where the frames go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutputRecord {
+    /// A video file, or a folder of images, from the root on.
     pub path: PathBuf,
+    /// Frames a second.
     pub fps: u32,
+    /// Where an image of some of them side by side goes, if it was asked for.
     pub contact_sheet: Option<PathBuf>,
 }
 
 impl Record {
+    /// Of a run of this program that begins now.
     pub fn new(
         request: Request,
         machine: MachineRecord,

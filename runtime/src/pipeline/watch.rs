@@ -54,6 +54,7 @@ pub struct Vitals {
 }
 
 impl Vitals {
+    /// Looks at the latents before and after the step, and at its velocities.
     pub fn of(step: &Step<'_>) -> Self {
         let [sigma, next] = step.sigmas.map(f64::from);
         let (mean, deviation) = moments(&step.latents.data);

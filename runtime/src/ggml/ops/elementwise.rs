@@ -6,6 +6,7 @@ use std::ops::{Add, Mul};
 
 // CUDA's activation functions take contiguous tensors alone.
 impl<'g> Tensor<'g> {
+    /// `torch.nn.functional.silu(x)`: `x · sigmoid(x)`.
     #[track_caller]
     pub fn silu(self) -> Self {
         self.contiguous().unary(sys::ggml_silu)

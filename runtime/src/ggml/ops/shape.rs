@@ -5,6 +5,10 @@ use ggml_sys as sys;
 use std::ops::Range;
 
 impl<'g> Tensor<'g> {
+    /// `torch.reshape`, by a copy where values aren't contiguous.
+    ///
+    /// # Panics
+    /// Unless `to` has as many elements.
     #[track_caller]
     pub fn reshape(self, to: impl Into<Shape>) -> Self {
         let (x, to) = (self.contiguous(), to.into());

@@ -22,7 +22,9 @@ const CONTEXT: [[&str; 2]; 2] =
 pub struct BlockQuestion<'a> {
     /// `[C, F, H, W]`.
     pub latents: &'a HostTensor,
+    /// Of all latent frames, from 0 to 1000.
     pub timestep: f32,
+    /// What the block attends to beside the clip.
     pub context: Context<'a>,
     /// The tokens that are compared.
     pub tokens: &'a [i32],
@@ -40,6 +42,7 @@ pub struct BlockAnswer {
     values: Vec<HostTensor>,
     /// Keys and values of the prompt, and of an image's features: `[N, M, D]`.
     context: Vec<[HostTensor; 2]>,
+    /// Of the tokens in question: what is compared.
     pub rows: BlockValues,
 }
 

@@ -40,6 +40,7 @@ impl Expert {
 pub struct Config {
     /// `wan.variant`: a name of the catalog's, or of a model that it doesn't know.
     pub variant: String,
+    /// `wan.expert`: the timesteps that it was trained for.
     pub expert: Expert,
     /// Timesteps at or above this share of 1000 belong to the high-noise expert.
     pub boundary_ratio: Option<f32>,
@@ -53,6 +54,7 @@ pub struct Config {
     pub dim: i64,
     /// Channels between the two layers of a feed-forward.
     pub ffn_dim: i64,
+    /// Attention heads, which share `dim` evenly.
     pub num_heads: i64,
     /// Blocks.
     pub num_layers: i64,

@@ -342,6 +342,7 @@ impl WanModel {
         Ok(model)
     }
 
+    /// As [`WanModel::new`] got it.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -11,15 +11,21 @@ use std::sync::Arc;
 /// `AutoencoderKLWan`'s configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What the encoder's channels are multiples of.
     pub base_dim: i64,
     /// The same of the decoder.
     pub decoder_base_dim: i64,
+    /// Channels of a latent.
     pub z_dim: i64,
+    /// Residual blocks in each level of the encoder; the decoder has one more.
     pub num_res_blocks: i64,
+    /// Channels of the levels in multiples of `base_dim`, from pixels to latents.
     pub dim_mult: Vec<i64>,
     /// Which of the encoder's levels also halve time; the decoder goes through them backwards.
     pub temporal_downsample: Vec<bool>,
+    /// Of each channel of a latent: the denoiser sees (z − mean) / std.
     pub latents_mean: Vec<f32>,
+    /// Standard deviations, a channel each.
     pub latents_std: Vec<f32>,
     /// Wan 2.2's blocks, which add their input to their result.
     pub is_residual: bool,
@@ -39,6 +45,11 @@ pub(super) struct Level {
 const COLORS: i64 = 3;
 
 impl Config {
+    /// From the `wanvae.` keys of a file.
+    ///
+    /// # Errors
+    /// Where one that has no default is missing, or one is of another type or has a value that no
+    /// Wan VAE has.
     pub fn new(file: &gguf::File) -> Result<Self, ModelError> {
         let (m, error) = (file.metadata(), ModelError::metadata(file.path()));
         let size = |key| m.u32(key).map(i64::from).map_err(error);

@@ -84,6 +84,7 @@ impl WanVae {
         Ok(vae)
     }
 
+    /// As [`WanVae::new`] got it.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -83,6 +83,7 @@ impl WanVaeEncoder {
         Ok(vae)
     }
 
+    /// As [`WanVaeEncoder::new`] got it.
     pub fn config(&self) -> &Config {
         &self.config
     }
