@@ -10,10 +10,17 @@ const LISTED: usize = 8;
 #[expect(missing_docs, reason = "each variant's message says what its fields are")]
 pub enum Error {
     #[error(
-        "{}: not a Wan transformer, a UMT5 encoder, a Wan VAE or a CLIP image encoder; its tensors are {}, ...",
+        "{}: not a Wan transformer, a HunyuanVideo 1.5 transformer, a UMT5 encoder, a Wan VAE or a CLIP image \
+         encoder; its tensors are {}, ...",
         file.display(), first.join(", ")
     )]
     Unknown { file: PathBuf, first: Vec<String> },
+    #[error(
+        "{}: a HunyuanVideo 1.5 transformer in {whose} names; gguf-video doesn't run this model, and \
+         to-gguf converts it from a folder in diffusers layout, with model_index.json",
+        file.display()
+    )]
+    HunyuanVideo15 { file: PathBuf, whose: &'static str },
     #[error("{}: the tensor {tensor:?} is missing", file.display())]
     NoTensor { file: PathBuf, tensor: String },
     #[error("{}: the tensor {tensor:?} is {shape:?}{}", file.display(), wanted(*dimensions))]

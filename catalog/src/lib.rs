@@ -1,6 +1,7 @@
 //! The models of the Wan family, in one place: what each is called and sampled with ([`VARIANTS`]),
 //! which tensors it consists of ([`wan`], [`wan_vae`], [`umt5`], [`clip`]), and what a file is that
-//! does not say it itself ([`recognize`]).
+//! does not say it itself ([`recognize`]). And HunyuanVideo 1.5, which is converted for other programs
+//! ([`hunyuan_video15`], [`hunyuan_video15_vae`]).
 //!
 //! The same weights are shared under two sets of names: those of the original code, which GGUF files
 //! have, and those of diffusers and transformers. A table names every tensor whole, in both, with its
@@ -24,6 +25,8 @@ mod adapter_metadata;
 pub mod clip;
 mod error;
 mod given;
+pub mod hunyuan_video15;
+pub mod hunyuan_video15_vae;
 pub mod lora;
 mod recognize;
 mod table;
@@ -35,5 +38,5 @@ pub mod wan_vae;
 pub use error::Error;
 pub use given::{Given, Matched, ShapesFrom};
 pub use recognize::{Recognized, expert_named, recognize};
-pub use table::{Naming, Part, Role, Wanted, joined};
+pub use table::{Family, Naming, Part, Role, Wanted, joined};
 pub use variant::{Images, VARIANTS, Variant};

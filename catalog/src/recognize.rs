@@ -4,7 +4,8 @@
 use gguf::Metadata;
 use std::path::Path;
 
-use crate::{Error, Given, Images, Matched, Naming, Part, Variant, clip, umt5, wan, wan_vae};
+use crate::{Error, Family, Given, Images, Matched, Naming, Part, Variant};
+use crate::{clip, hunyuan_video15, umt5, wan, wan_vae};
 
 /// What programs put before the names of the one model that a file holds.
 const PREFIXES: [&str; 4] = [
@@ -23,7 +24,9 @@ const EPSILON: f32 = 1e-6;
 pub struct Recognized {
     /// What it does.
     pub part: Part,
-    /// The model, if it is a transformer. Other parts are several models'.
+    /// Whose.
+    pub family: Family,
+    /// The model, if it is a transformer of Wan's. Other parts are several models'.
     pub variant: Option<&'static Variant>,
     /// Which names its tensors have.
     pub naming: Naming,
@@ -51,7 +54,7 @@ impl Recognized {
                 whole.set(key, value.clone());
             }
         }
-        whole.set("general.architecture", self.part.architecture());
+        whole.set("general.architecture", self.part.architecture(self.family));
         whole
     }
 }
@@ -64,7 +67,12 @@ impl Recognized {
 /// be one expert's or the other's.
 pub fn recognize(given: &Given<'_>, expert: Option<Part>) -> Result<Recognized, Error> {
     let mut given = given.clone();
-    let marks = ["patch_embedding.weight", "blocks.0.ffn.0.bias", "blocks.0.ffn.net.0.proj.bias"];
+    let marks = [
+        "patch_embedding.weight",
+        "blocks.0.ffn.0.bias",
+        "blocks.0.ffn.net.0.proj.bias",
+        "img_in.proj.weight",
+    ];
     let begins = |prefix: &&str| marks.iter().any(|mark| given.has(&format!("{prefix}{mark}")));
     if let Some(prefix) = PREFIXES.into_iter().find(begins) {
         given.strip(prefix)?;
@@ -86,6 +94,10 @@ pub fn recognize(given: &Given<'_>, expert: Option<Part>) -> Result<Recognized, 
         .any(|prefix| given.has(&format!("{prefix}embeddings.class_embedding")))
     {
         image_encoder(given)
+    } else if hunyuan_video15::is(&given) {
+        hunyuan_video15(given)
+    } else if let Some(whose) = hunyuan_video15::other_names(&given) {
+        Err(Error::HunyuanVideo15 { file: given.path.to_owned(), whose })
     } else {
         let first = given.names().take(4).map(str::to_owned).collect();
         Err(Error::Unknown { file: given.path.to_owned(), first })
@@ -311,6 +323,19 @@ fn image_encoder(mut given: Given<'_>) -> Result<Recognized, Error> {
     Ok(Recognized { published, ..found.finish(&given) })
 }
 
+fn hunyuan_video15(given: Given<'_>) -> Result<Recognized, Error> {
+    let (sizes, tensors) = hunyuan_video15::matched(&given)?;
+    let mut metadata = Metadata::new();
+    sizes.describe(&mut metadata);
+    let inferred = match given.metadata.is_none_or(|m| m.get("hyvid.block_count").is_none()) {
+        true => vec!["HunyuanVideo 1.5, by its tensors".into()],
+        false => Vec::new(),
+    };
+    let (part, naming) = (Part::Single, Naming::Original);
+    let found = Found { part, naming, metadata, tensors, ignored: Vec::new(), inferred };
+    Ok(Recognized { family: Family::HunyuanVideo15, ..found.finish(&given) })
+}
+
 /// What every part has.
 struct Found {
     part: Part,
@@ -334,9 +359,10 @@ impl Found {
         if !ignored.is_empty() {
             inferred.push(format!("without tensors that it does not need: {}", ignored.join(", ")));
         }
-        let (variant, published) = (None, None);
+        let (family, variant, published) = (Family::Wan, None, None);
         Recognized {
             part,
+            family,
             variant,
             naming,
             prefix,

@@ -47,6 +47,25 @@ pub enum Naming {
     Original,
 }
 
+/// Whose transformer a file has, or what it goes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Wan 2.1 and 2.2.
+    Wan,
+    /// HunyuanVideo 1.5, which is converted but not run here.
+    HunyuanVideo15,
+}
+
+impl Family {
+    /// The value of `general.architecture` of its transformers, with which their other keys begin.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Wan => "wan",
+            Family::HunyuanVideo15 => "hyvid",
+        }
+    }
+}
+
 /// What a file does in a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -80,10 +99,11 @@ impl Part {
         }
     }
 
-    /// The value of `general.architecture`.
-    pub fn architecture(self) -> &'static str {
+    /// The value of `general.architecture` of GGUF files with this part of a model of Wan's, or of a
+    /// transformer of another family.
+    pub fn architecture(self, family: Family) -> &'static str {
         match self {
-            Part::Single | Part::HighNoise | Part::LowNoise => "wan",
+            Part::Single | Part::HighNoise | Part::LowNoise => family.name(),
             Part::TextEncoder => "t5encoder",
             Part::ImageEncoder => "clipvision",
             Part::Vae => "wanvae",

@@ -5,11 +5,11 @@ use gguf::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::arch::{self, Model, Part};
+use crate::arch::{self, Family, Model, Part};
 use crate::imatrix::Imatrix;
 use crate::lora::{self, Lora};
 use crate::plan::{Batch, Format, Plan};
-use crate::recipe::{Quant, Types, check_rules};
+use crate::recipe::{Quant, Recipe, Types, check_rules};
 use crate::report::Report;
 use crate::shape::Layout;
 use crate::{publish, write};
@@ -61,6 +61,10 @@ pub struct Job {
     pub tokenizer: Option<PathBuf>,
     /// The licence, as the metadata and the model card give it.
     pub license: Option<String>,
+    /// The name and the address of a licence that is `other`.
+    pub license_name: Option<String>,
+    /// See [`Self::license_name`].
+    pub license_link: Option<String>,
     /// Whether to write what a published model has beside: model card, hashes, VAE for ComfyUI.
     pub publish: bool,
     /// Whether only to say what would be written.
@@ -95,6 +99,8 @@ impl Job {
             part: None,
             tokenizer: None,
             license: None,
+            license_name: None,
+            license_link: None,
             publish: false,
             dry_run: false,
         }
@@ -118,7 +124,8 @@ impl Job {
     }
 }
 
-/// What files of a source are called: its folder less "-Diffusers", or its file's stem.
+/// What files of a source are called: its folder less "-Diffusers", wherever that stands in the name,
+/// or its file's stem.
 pub(crate) fn default_name(source: &Path) -> Option<String> {
     let whole = source.canonicalize().ok()?;
     let name = if whole.is_file() { whole.file_stem() } else { whole.file_name() };
@@ -127,7 +134,8 @@ pub(crate) fn default_name(source: &Path) -> Option<String> {
         // The type of a file that is quantized again isn't what its own files are called after.
         name = if last.parse::<Quant>().is_ok() { stem } else { name };
     }
-    Some(name.strip_suffix("-Diffusers").unwrap_or(name).to_owned())
+    let name = name.strip_suffix("-Diffusers").unwrap_or(name);
+    Some(name.replacen("-Diffusers-", "-", 1))
 }
 
 /// Follows a conversion, and may end it.
@@ -157,9 +165,12 @@ pub struct Interrupted;
 pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
     let mut job = job.clone();
     let arch::Found { mut models, notes, license } = arch::find(&job)?;
-    job.license = job.license.take().or(license);
+    if let (None, Some(arch::License { id, name, link })) = (&job.license, license) {
+        (job.license, job.license_name, job.license_link) = (Some(id), name, link);
+    }
     ensure!(!job.quants.is_empty() || job.target_size.is_some(), "give --quant or --target-size");
     check_rules(&job.types.rules, &models)?;
+    for_wan_alone(&job, &models)?;
     for model in &mut models {
         let loras = lora::of_part(model.part, &job.loras, &job.loras_high, &job.loras_low);
         lora::attach(model, &loras)?;
@@ -241,6 +252,25 @@ fn unused_experts(job: &Job, models: &[Model]) -> Result<()> {
     ensure!(image, "{source} has no image encoder");
     let any = !job.loras.is_empty() || job.target_size.is_some();
     ensure!(!any || models.iter().any(|m| m.part.is_transformer()), "{source} has no transformer");
+    Ok(())
+}
+
+/// Options that are known for Wan's transformers alone.
+fn for_wan_alone(job: &Job, models: &[Model]) -> Result<()> {
+    if models.iter().all(|model| model.family == Family::Wan) {
+        return Ok(());
+    }
+    ensure!(
+        job.types.recipe != Recipe::Boundary,
+        "--recipe boundary: that the first and last blocks need more bits was measured for Wan, not for \
+         HunyuanVideo; --tensor-type raises them by name, as in '^double_blocks\\.(0|1)\\.=Q8_0'"
+    );
+    let loras = [&job.loras, &job.loras_high, &job.loras_low];
+    ensure!(
+        loras.iter().all(|loras| loras.is_empty()),
+        "--lora: only keys of LoRAs for Wan are known; load HunyuanVideo's beside the file in the program \
+         that runs it"
+    );
     Ok(())
 }
 

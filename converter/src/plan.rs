@@ -45,6 +45,10 @@ pub(crate) enum Format {
 impl Batch {
     pub(crate) fn new(model: Model, importance: Vec<Importance>, job: &Job) -> Result<Self> {
         let mut batch = Self { model, importance, plans: Vec::new() };
+        if !batch.model.is_for_gguf() {
+            batch.plans.push(batch.safetensors());
+            return Ok(batch);
+        }
         let kept = recipe::kept(&batch.model)?;
         let part = batch.model.part;
         if let (Some(bytes), true) = (job.target_size, part.is_transformer()) {
@@ -188,7 +192,7 @@ fn label(part: Part, quant: Quant, types: &Types) -> String {
     }
 }
 
-/// What `wan.recipe` says.
+/// What `wan.recipe` says, or another family's key.
 fn described(quant: Quant, types: &Types) -> String {
     let recipe = match types.recipe {
         Recipe::Published => "",
@@ -202,12 +206,18 @@ fn described(quant: Quant, types: &Types) -> String {
 fn metadata(model: &Model, quant: Quant, recipe: &str, dtypes: &[DType], job: &Job) -> Metadata {
     let mut metadata = Metadata::new();
     metadata
-        .set("general.architecture", model.part.architecture())
+        .set("general.architecture", model.architecture())
         .set("general.type", "model")
         .set("general.name", model.name.as_str())
         .set("general.source.name", model.source_name.as_str());
-    if let Some(license) = &job.license {
-        metadata.set("general.license", license.as_str());
+    for (key, value) in [
+        ("general.license", &job.license),
+        ("general.license.name", &job.license_name),
+        ("general.license.link", &job.license_link),
+    ] {
+        if let Some(value) = value {
+            metadata.set(key, value.as_str());
+        }
     }
     metadata
         .set("general.quantized_by", concat!("to-gguf ", env!("CARGO_PKG_VERSION")))
@@ -220,7 +230,7 @@ fn metadata(model: &Model, quant: Quant, recipe: &str, dtypes: &[DType], job: &J
         metadata.set(key, value.clone());
     }
     if model.part.is_transformer() {
-        metadata.set("wan.recipe", recipe);
+        metadata.set(format!("{}.recipe", model.architecture()), recipe);
         if job.layout == Layout::Fold4d {
             shape::describe(&mut metadata, model.tensors.iter().map(|t| (&*t.name, &*t.shape)));
         }

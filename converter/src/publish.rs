@@ -1,5 +1,7 @@
 //! What a published model has beside its files: a model card, and hashes.
 
+mod hunyuan_video15;
+
 use anyhow::{Context, Result};
 use catalog::{Images, Variant};
 use gguf::File;
@@ -16,6 +18,9 @@ use crate::{Job, Layout, digest};
 pub(crate) const CARD: &str = "README.md";
 /// The name of the list of hashes, in the format of `sha256sum`.
 pub(crate) const HASHES: &str = "SHA256SUMS";
+
+/// What the commands of the card ask for.
+const PROMPT: &str = "a red fox runs over fresh snow";
 
 /// Writes the model card and the hashes of all files to the output folder.
 pub(crate) fn publish(job: &Job, report: &Report) -> Result<()> {
@@ -62,6 +67,13 @@ fn example(report: &Report, part: Part) -> Option<&FileReport> {
     files.get(files.len() / 2).copied()
 }
 
+/// The file of a part that isn't GGUF.
+fn safetensors(job: &Job, report: &Report, part: Part) -> Option<String> {
+    let mut files = report.files.iter().filter(|file| file.part == part);
+    let file = files.find(|file| file.path.extension().is_some_and(|e| e == "safetensors"));
+    file.map(|file| relative(job, &file.path))
+}
+
 fn card(job: &Job, report: &Report) -> Result<String> {
     let transformers = report.files.iter().find(|file| file.part.is_transformer());
     let metadata = match transformers {
@@ -71,15 +83,30 @@ fn card(job: &Job, report: &Report) -> Result<String> {
     let variant = metadata.string("wan.variant").ok().and_then(Variant::named);
     let source = metadata.string("general.source.name").unwrap_or(&job.name);
 
+    let hunyuan = hunyuan_video15::is(&metadata);
+    let (base, task, tag) = match variant {
+        _ if hunyuan => {
+            let task = hunyuan_video15::task(&metadata);
+            (Some(hunyuan_video15::BASE), task, "hunyuanvideo")
+        }
+        Some(variant) => (variant.repository, variant.task(), "wan"),
+        None => (None, "text-to-video", "wan"),
+    };
+
     let mut card = String::from("---\n");
-    if let Some(license) = &job.license {
-        writeln!(card, "license: {}", yaml(license))?;
+    for (key, value) in [
+        ("license", &job.license),
+        ("license_name", &job.license_name),
+        ("license_link", &job.license_link),
+    ] {
+        if let Some(value) = value {
+            writeln!(card, "{key}: {}", yaml(value))?;
+        }
     }
-    if let Some(repository) = variant.and_then(|variant| variant.repository) {
-        writeln!(card, "base_model: {repository}\nbase_model_relation: quantized")?;
+    if let Some(base) = base {
+        writeln!(card, "base_model: {base}\nbase_model_relation: quantized")?;
     }
-    let task = variant.map_or("text-to-video", Variant::task);
-    writeln!(card, "pipeline_tag: {task}\nlibrary_name: gguf\ntags:\n- gguf\n- wan\n---\n")?;
+    writeln!(card, "pipeline_tag: {task}\nlibrary_name: gguf\ntags:\n- gguf\n- {tag}\n---\n")?;
     writeln!(card, "# {} GGUF\n", job.name)?;
     let version = env!("CARGO_PKG_VERSION");
     writeln!(card, "Quantized from {source} with to-gguf {version}.\n")?;
@@ -92,7 +119,11 @@ fn card(job: &Job, report: &Report) -> Result<String> {
     }
     files(&mut card, job, report)?;
     merged(&mut card, &metadata)?;
-    use_it(&mut card, job, report, variant)?;
+    if hunyuan {
+        hunyuan_video15::use_it(&mut card, job, report, &metadata)?;
+    } else {
+        use_it(&mut card, job, report, variant)?;
+    }
     Ok(card)
 }
 
@@ -153,11 +184,7 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
         return Ok(());
     };
     let encoder = path(Part::TextEncoder).unwrap_or_else(|| "umt5-xxl-encoder-Q8_0.gguf".into());
-    let plain = |part| {
-        let mut files = report.files.iter().filter(|file| file.part == part);
-        let file = files.find(|file| file.path.extension().is_some_and(|e| e == "safetensors"));
-        file.map(|file| relative(job, &file.path))
-    };
+    let plain = |part| safetensors(job, report, part);
     let images = variant.map_or(Images::None, |variant| variant.images);
     let vae = plain(Part::Vae).unwrap_or_else(|| {
         let version = if images == Images::MaybeFirst { "2.2" } else { "2.1" };
@@ -167,7 +194,6 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
         .is_some_and(|variant| variant.image_encoder)
         .then(|| plain(Part::ImageEncoder).unwrap_or_else(|| "clip_vision_h.safetensors".into()));
 
-    let prompt = "a red fox runs over fresh snow";
     writeln!(card, "## Use\n\ngguf-video:\n\n```sh")?;
     write!(card, "gguf-video run --model .")?;
     for (part, option) in [
@@ -189,7 +215,7 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
             write!(card, " \\\n  --image first.png --last-image last.png")?;
         }
     }
-    writeln!(card, " \\\n  --prompt {prompt:?} -o video.mp4\n```\n")?;
+    writeln!(card, " \\\n  --prompt {PROMPT:?} -o video.mp4\n```\n")?;
     if images == Images::MaybeFirst {
         writeln!(card, "Without `--image` the model makes a video of the text alone.\n")?;
     }
@@ -218,7 +244,7 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
         Images::MaybeFirst | Images::First => writeln!(card, "  -i first.png \\")?,
         Images::FirstAndLast => writeln!(card, "  -i first.png --end-img last.png \\")?,
     }
-    writeln!(card, "  --t5xxl {encoder} --vae {vae} -p {prompt:?} -o video.avi\n```\n")?;
+    writeln!(card, "  --t5xxl {encoder} --vae {vae} -p {PROMPT:?} -o video.avi\n```\n")?;
 
     let refused = match (images, job.layout) {
         (Images::FirstAndLast, _) => Some("has no name for this model's `img_emb.emb_pos`"),

@@ -42,6 +42,11 @@ impl FromStr for Layout {
 /// ComfyUI-GGUF reads the shapes of reshaped tensors under such keys.
 pub(crate) const ORIGINAL: &str = "comfy.gguf.orig_shape.";
 
+/// Whether it is the kernel of a patch embedding, by the end of its name: Wan's, HunyuanVideo's.
+pub(crate) fn is_patch_embedding(name: &str) -> bool {
+    ["patch_embedding.weight", "img_in.proj.weight"].iter().any(|end| name.ends_with(end))
+}
+
 /// The shape that a tensor of this shape is stored with.
 pub(crate) fn stored(layout: Layout, shape: &[u64]) -> Vec<u64> {
     match (layout, shape) {

@@ -287,3 +287,29 @@ fn the_readme_lists_the_models() {
     let readme = std::fs::read_to_string("../README.md").unwrap();
     assert!(readme.contains(&table), "the README's table isn't:\n{table}");
 }
+
+/// Whole files of a model that is converted but not run: they are no damaged ones.
+#[test]
+fn models_that_do_not_run_here_are_named() {
+    use catalog::hunyuan_video15::Sizes;
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let sizes = Sizes { heads: 1, layers: 1, text_dim: 8, image_dim: 8, mean_flow: false };
+    let spec = |wanted: &catalog::Wanted| TensorSpec {
+        name: wanted.name.clone(),
+        shape: wanted.shape.clone(),
+        dtype: DType::F16,
+    };
+    let specs: Vec<TensorSpec> = sizes.tensors().iter().map(spec).collect();
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", "hyvid");
+    let elements = |spec: &TensorSpec| spec.shape.iter().product::<u64>() as usize;
+    let zeros: Vec<Vec<u8>> = specs.iter().map(|spec| vec![0; 2 * elements(spec)]).collect();
+    let mut writer = Writer::create(at.join("hunyuan.gguf"), &metadata, specs).unwrap();
+    zeros.iter().for_each(|bytes| writer.write(bytes).unwrap());
+    writer.finish().unwrap();
+    let reason = "hunyuan.gguf: a HunyuanVideo 1.5 transformer, which gguf-video doesn't run";
+    refused(at, &["-o", "x.mp4"], reason);
+    refused(at, &["-o", "x.mp4", "--transformer", "hunyuan.gguf"], reason);
+}

@@ -11,8 +11,11 @@ import gguf
 
 UNETS = {"flux", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos", "ltxv", "hyvid", "wan", "lumina2", "qwen_image"}
 ENCODERS = {"t5", "t5encoder", "llama", "qwen2vl", "qwen3", "qwen3vl"}
-#: By which a file without an architecture is told for Wan.
-SIGNS = ("blocks.0.self_attn.norm_q.weight", "text_embedding.2.weight", "head.modulation")
+#: By which a file without an architecture is told for Wan, and for HunyuanVideo.
+SIGNS = (
+    {"blocks.0.self_attn.norm_q.weight", "text_embedding.2.weight", "head.modulation"},
+    {"double_blocks.0.img_attn_proj.weight", "txt_in.individual_token_refiner.blocks.1.self_attn_qkv.weight"},
+)
 PREFIX = "model.diffusion_model."
 PLAIN = {gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16}
 #: Types that it unpacks on the device.
@@ -37,7 +40,7 @@ def state(file, architectures):
     if value in (None, "pig", "cow"):
         if architectures is ENCODERS:
             raise Refused("a text encoder without an architecture")
-        if not set(SIGNS) <= set(taken.values()):
+        if not any(signs <= set(taken.values()) for signs in SIGNS):
             raise Refused("the names are those of no model that it knows")
     elif value not in architectures:
         raise Refused(f"unexpected architecture type {value}")

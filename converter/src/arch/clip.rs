@@ -7,7 +7,7 @@ use gguf::Metadata;
 use serde_json::json;
 
 use super::loose::given;
-use super::{Model, Part, named, tensors};
+use super::{Family, Model, Part, named, tensors};
 use crate::source::{Config, Folder};
 
 /// The real one has 32.
@@ -49,6 +49,7 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
     sizes.describe(config.number("layer_norm_eps")?, &mut metadata);
     Ok(Model {
         part: Part::ImageEncoder,
+        family: Family::Wan,
         name: sizes.published().map_or_else(|| named(name, Part::ImageEncoder), str::to_owned),
         source_name: folder.name()?,
         metadata,

@@ -14,7 +14,15 @@ pub(crate) struct Found {
     /// What was left aside, and why.
     pub(crate) notes: Vec<String>,
     /// The licence, if the source says.
-    pub(crate) license: Option<String>,
+    pub(crate) license: Option<License>,
+}
+
+/// A licence as model cards name it.
+pub(crate) struct License {
+    pub(crate) id: String,
+    /// Where it is `other`: what it is called, and where it is.
+    pub(crate) name: Option<String>,
+    pub(crate) link: Option<String>,
 }
 
 /// The experts' folders in the original release of Wan 2.2 A14B.
@@ -25,7 +33,6 @@ const EXPERTS: [(&str, Part); 2] =
 pub(crate) fn find(job: &Job) -> Result<Found> {
     let source = &job.source;
     ensure!(source.exists(), "{}: no such file or folder", source.display());
-    let mut notes = Vec::new();
     if source.is_file() {
         ensure!(
             !source.ends_with("model_index.json"),
@@ -33,7 +40,12 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
             source.display()
         );
         let (model, inferred) = loose::model(Weights::open_file(source)?, job.part, job)?;
-        let license = model.metadata.string("general.license").ok().map(str::to_owned);
+        let said = |key: &str| model.metadata.string(key).ok().map(str::to_owned);
+        let license = said("general.license").map(|id| License {
+            id,
+            name: said("general.license.name"),
+            link: said("general.license.link"),
+        });
         return Ok(Found { models: vec![model], notes: taken(source, inferred), license });
     }
     let license = license(source);
@@ -42,9 +54,10 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
         let index = source.join("model_index.json");
         ensure!(job.part.is_none(), "--expert: {} says what each one is", index.display());
         ensure!(job.tokenizer.is_none(), "--tokenizer: {} names one", index.display());
-        return Ok(Found { models: models(&folder, &job.name)?, notes, license });
+        let (models, notes) = models(&folder, &job.name)?;
+        return Ok(Found { models, notes, license });
     }
-    let mut models = Vec::new();
+    let (mut models, mut notes) = (Vec::new(), Vec::new());
     for (name, part) in EXPERTS {
         let folder = source.join(name);
         if folder.is_dir() {
@@ -110,14 +123,21 @@ fn open(folder: &Path) -> Result<Weights> {
 }
 
 /// The licence in the front matter of a folder's model card.
-fn license(folder: &Path) -> Option<String> {
+fn license(folder: &Path) -> Option<License> {
     let card = fs::read_to_string(folder.join("README.md")).ok()?;
     let mut lines = card.lines();
     if lines.next()?.trim() != "---" {
         return None;
     }
-    let front = lines.take_while(|line| line.trim() != "---");
-    let mut values = front.filter_map(|line| line.strip_prefix("license:"));
-    let value = values.next()?.trim().trim_matches(['"', '\'']);
-    (!value.is_empty()).then(|| value.to_owned())
+    let front: Vec<&str> = lines.take_while(|line| line.trim() != "---").collect();
+    let value = |key: &str| {
+        let mut values = front.iter().filter_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let value = values.next()?.trim().trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    Some(License {
+        id: value("license")?,
+        name: value("license_name"),
+        link: value("license_link"),
+    })
 }

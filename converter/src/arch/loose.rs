@@ -36,23 +36,26 @@ pub(super) fn model(
     let metadata = match found.part {
         Part::Single | Part::HighNoise | Part::LowNoise => {
             let mut metadata = found.metadata.clone();
-            carry(&weights, "wan.", &mut metadata);
+            carry(&weights, &format!("{}.", found.family.name()), &mut metadata);
             // What the file was told to be outweighs what it said.
             for key in ["wan.variant", "wan.expert"] {
-                metadata.set(key, found.metadata.get(key).expect("every transformer's").clone());
+                if let Some(told) = found.metadata.get(key) {
+                    metadata.set(key, told.clone());
+                }
             }
             metadata
         }
         Part::TextEncoder => text_encoder(&found, &weights, job)?,
         Part::ImageEncoder | Part::Vae => {
             let mut metadata = found.metadata.clone();
-            carry(&weights, &format!("{}.", found.part.architecture()), &mut metadata);
+            carry(&weights, &format!("{}.", found.part.architecture(found.family)), &mut metadata);
             metadata
         }
     };
-    let Recognized { part, published, tensors: matched, inferred, .. } = found;
+    let Recognized { part, family, published, tensors: matched, inferred, .. } = found;
     let model = Model {
         part,
+        family,
         name: published.map_or_else(|| named(&job.name, part), str::to_owned),
         source_name: source_name(&weights, job),
         metadata,
@@ -105,8 +108,8 @@ fn text_encoder(found: &Recognized, weights: &Weights, job: &Job) -> Result<Meta
 fn carry(weights: &Weights, stem: &str, metadata: &mut Metadata) {
     let Some(theirs) = weights.metadata() else { return };
     for (key, value) in theirs.iter() {
-        let model = key.starts_with(stem) && key != "wan.recipe";
-        if model || key == "general.license" {
+        let model = key.strip_prefix(stem).is_some_and(|key| key != "recipe");
+        if model || key.starts_with("general.license") {
             metadata.set(key, value.clone());
         }
     }

@@ -3,14 +3,16 @@
 
 mod clip;
 mod find;
+mod hunyuan_video15;
+mod hunyuan_video15_vae;
 mod loose;
 mod umt5;
 mod wan;
 mod wan_vae;
 
 pub use catalog::Part;
-pub(crate) use catalog::Role;
-pub(crate) use find::{Found, find};
+pub(crate) use catalog::{Family, Role};
+pub(crate) use find::{Found, License, find};
 
 use anyhow::{Result, ensure};
 use catalog::{Matched, Naming, Wanted};
@@ -47,6 +49,7 @@ impl Tensor {
 /// What becomes one file for each quantization.
 pub(crate) struct Model {
     pub(crate) part: Part,
+    pub(crate) family: Family,
     /// Also how the file's name begins.
     pub(crate) name: String,
     /// What the source is called.
@@ -59,6 +62,16 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// The value of `general.architecture`.
+    pub(crate) fn architecture(&self) -> &'static str {
+        self.part.architecture(self.family)
+    }
+
+    /// Whether programs read it from a GGUF file.
+    pub(crate) fn is_for_gguf(&self) -> bool {
+        (self.part, self.family) != (Part::Vae, Family::HunyuanVideo15)
+    }
+
     /// The values of a tensor from element `first` on, with everything that is added to them.
     /// `merges` are the tensor's, loaded.
     pub(crate) fn values(
@@ -110,15 +123,20 @@ pub(crate) fn piece_len(row: u64) -> usize {
     }
 }
 
-/// The models of a checkpoint, each found whole.
-fn models(folder: &Folder, name: &str) -> Result<Vec<Model>> {
+/// The models of a checkpoint, each found whole, and what was left aside.
+fn models(folder: &Folder, name: &str) -> Result<(Vec<Model>, Vec<String>)> {
+    if hunyuan_video15::is(folder) {
+        let models =
+            vec![hunyuan_video15::model(folder, name)?, hunyuan_video15_vae::model(folder, name)?];
+        return Ok((models, hunyuan_video15::left_aside(folder)?));
+    }
     let mut models = wan::models(folder, name)?;
     models.push(umt5::model(folder, name)?);
     if folder.class("image_encoder")?.is_some() {
         models.push(clip::model(folder, name)?);
     }
     models.push(wan_vae::model(folder, name)?);
-    Ok(models)
+    Ok((models, Vec::new()))
 }
 
 /// How the names of a part's files begin, by the name of the model.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use catalog::umt5::Sizes;
 use gguf::Metadata;
 
-use super::{Model, Part, matched, named};
+use super::{Family, Model, Part, matched, named};
 use crate::source::{Config, Folder};
 use crate::tokenizer::Tokenizer;
 
@@ -36,6 +36,7 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
 
     Ok(Model {
         part: Part::TextEncoder,
+        family: Family::Wan,
         name: sizes.published().map_or_else(|| named(name, Part::TextEncoder), str::to_owned),
         source_name: folder.name()?,
         metadata,

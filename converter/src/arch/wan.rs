@@ -7,7 +7,7 @@ use catalog::{Images, Variant};
 use gguf::Metadata;
 use serde_json::Value;
 
-use super::{Model, Part, matched, named};
+use super::{Family, Model, Part, matched, named};
 use crate::source::{Config, Folder};
 
 /// The largest model in existence has 40.
@@ -48,7 +48,8 @@ pub(super) fn models(folder: &Folder, name: &str) -> Result<Vec<Model>> {
         variant.describe(part, boundary, shift, &mut metadata);
         sizes.describe(config.number("eps")?, &mut metadata);
         let (name, source_name) = (named(name, part), folder.name()?);
-        Ok(Model { part, name, source_name, metadata, weights, tensors })
+        let family = Family::Wan;
+        Ok(Model { part, family, name, source_name, metadata, weights, tensors })
     };
     experts.iter().map(model).collect()
 }
@@ -60,7 +61,8 @@ fn variant(folder: &Folder, two: bool) -> Result<&'static Variant> {
     let class = index.get("_class_name").as_str().unwrap_or("missing");
     ensure!(
         [TEXT, IMAGE].contains(&class),
-        "{path}: the checkpoint is a {class}; supported are {TEXT} and {IMAGE} of Wan 2.1 and 2.2"
+        "{path}: the checkpoint is a {class}; supported are {TEXT} and {IMAGE} of Wan 2.1 and 2.2, and {}",
+        super::hunyuan_video15::PIPELINES.join(" and ")
     );
     let encoder = folder.class("image_encoder")?;
     let each_token = index.flag("expand_timesteps", false)?;

@@ -6,7 +6,7 @@ use catalog::wan_vae::Sizes;
 use gguf::Metadata;
 use serde_json::{Value, json};
 
-use super::{Model, Part, matched, named};
+use super::{Family, Model, Part, matched, named};
 use crate::source::{Config, Folder};
 
 /// Levels and residual blocks a level: real models have 4 and 2.
@@ -32,6 +32,7 @@ pub(super) fn model(folder: &Folder, name: &str) -> Result<Model> {
     Sizes::describe_latents(&mean, &std, &mut metadata);
     Ok(Model {
         part: Part::Vae,
+        family: Family::Wan,
         name: sizes.published().map_or_else(|| named(name, Part::Vae), str::to_owned),
         source_name: folder.name()?,
         metadata,

@@ -116,7 +116,8 @@ pub(super) struct Args {
     #[arg(long, help_heading = SOURCE)]
     license: Option<String>,
 
-    /// Also write what a published model has: model card, SHA256SUMS, the VAE for ComfyUI
+    /// Also write what a published model has: model card, SHA256SUMS, the VAE for ComfyUI (always
+    /// written of HunyuanVideo)
     #[arg(long)]
     publish: bool,
 
@@ -152,7 +153,7 @@ enum RecipeName {
     Published,
     /// One type for all block matrices
     Uniform,
-    /// As published, with the first two and last three blocks two grades higher
+    /// As published, with Wan's first two and last three blocks two grades higher
     Boundary,
 }
 

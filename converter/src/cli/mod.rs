@@ -50,6 +50,7 @@ Examples:
 ///
 /// Reads checkpoints in diffusers layout, files in original names, GGUF files: Wan transformers, the
 /// UMT5 text encoder with its tokenizer, the VAE. Each goes to a file of its own. Pickles aren't read.
+/// Of HunyuanVideo 1.5 in diffusers layout it makes the transformer and the VAE for other programs.
 #[derive(Debug, Parser)]
 #[command(
     version,

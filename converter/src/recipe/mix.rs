@@ -1,8 +1,9 @@
-//! The mixtures of types behind names such as `Q4_K_M`: for Wan those of the files in circulation
-//! (city96's tools for ComfyUI), for the text encoder those of llama.cpp, which its published files
-//! were made with. A name says which; a test holds both to counts and sizes of published files.
+//! The mixtures of types behind names such as `Q4_K_M`: for Wan and HunyuanVideo those of the files in
+//! circulation (city96's tools for ComfyUI), for the text encoder those of llama.cpp, which its
+//! published files were made with. A name says which; a test holds Wan's and the encoder's to counts and
+//! sizes of published files.
 //!
-//! Both know tensors by place: `v` is an attention's value projection, `down` the second matrix of a
+//! All know tensors by place: `v` is an attention's value projection, `down` the second matrix of a
 //! feed-forward network.
 
 use gguf::DType;
@@ -21,6 +22,8 @@ pub(super) enum Place {
     Down {
         block: usize,
     },
+    /// Query, key and value projections in one.
+    Fused,
     /// The token embeddings of a model without an output matrix.
     Embedding,
     Other,
@@ -41,6 +44,7 @@ pub(super) fn places(tensors: &[Tensor]) -> Vec<Place> {
             | ["enc", "blk", block, "ffn_down", "weight"] => {
                 Place::Down { block: block.parse().expect("tables number blocks") }
             }
+            ["double_blocks", _, "img_attn_qkv" | "txt_attn_qkv", "weight"] => Place::Fused,
             ["token_embd", "weight"] => Place::Embedding,
             _ => Place::Other,
         }
@@ -67,6 +71,17 @@ pub(super) fn wan(quant: Quant, place: Place) -> DType {
         ("Q4_K_S", Place::Value { seen }) if seen < 4 => Q5_K,
         ("Q4_K_S", Place::Down { .. }) => Q5_K,
         ("Q4_K_M" | "Q5_K_M", Place::Value { .. } | Place::Down { .. }) => Q6_K,
+        _ => quant.dtype(),
+    }
+}
+
+/// The type of a HunyuanVideo block matrix. The rules for feed-forward networks look for other names
+/// than this model's, so its second matrices are of the main type.
+pub(super) fn hunyuan_video(quant: Quant, place: Place) -> DType {
+    match (quant.name(), place) {
+        ("Q3_K_M" | "Q3_K_L", Place::Fused) => DType::Q4_K,
+        ("Q4_K_M", Place::Fused) => DType::Q5_K,
+        ("Q5_K_M", Place::Fused) => DType::Q6_K,
         _ => quant.dtype(),
     }
 }

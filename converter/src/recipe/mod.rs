@@ -73,9 +73,10 @@ pub(crate) fn types(
         _ => 0,
     };
     let blocks = places.iter().map(blocks).max().unwrap_or(0);
-    let mixed = |place: Place| match (types.recipe, model.part.architecture()) {
+    let mixed = |place: Place| match (types.recipe, model.architecture()) {
         (Recipe::Uniform, _) => quant.dtype(),
         (_, "wan") => mix::wan(quant, place),
+        (_, "hyvid") => mix::hunyuan_video(quant, place),
         (_, "t5encoder") => mix::encoder(quant, place, blocks, weighted),
         _ => quant.dtype(),
     };

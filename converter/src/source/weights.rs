@@ -9,6 +9,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::BufReader;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -26,14 +27,68 @@ pub(crate) struct SourceTensor {
     pub(crate) dtype: SourceType,
     /// What every value is multiplied by.
     pub(super) scale: Option<f32>,
+    /// In the order of its elements; one, unless it was made of rows of several.
+    extents: Vec<Extent>,
+}
+
+/// Elements that lie together in a file.
+#[derive(Clone, Debug)]
+struct Extent {
     shard: usize,
-    /// Of its first byte, from the start of the file.
+    /// Of the first byte, from the start of the file.
     offset: u64,
+    elements: u64,
 }
 
 impl SourceTensor {
+    fn new(shape: Vec<u64>, dtype: SourceType, shard: usize, offset: u64) -> Self {
+        let extents = vec![Extent { shard, offset, elements: shape.iter().product() }];
+        Self { shape, dtype, scale: None, extents }
+    }
+
     pub(crate) fn elements(&self) -> u64 {
         self.shape.iter().product()
+    }
+
+    /// Some of its rows, which must be there; it must lie in one piece.
+    pub(crate) fn rows(&self, rows: Range<u64>) -> Self {
+        let [extent] = &self.extents[..] else { panic!("it is made of rows itself") };
+        let (shape, row) = (&self.shape, self.elements() / self.shape[0]);
+        assert!(rows.start <= rows.end && rows.end <= shape[0], "{rows:?} of {shape:?}");
+        let extent = Extent {
+            shard: extent.shard,
+            offset: extent.offset + self.dtype.bytes(rows.start * row),
+            elements: (rows.end - rows.start) * row,
+        };
+        let shape = [&[rows.end - rows.start], &shape[1..]].concat();
+        Self { shape, extents: vec![extent], ..self.clone() }
+    }
+
+    /// Several tensors with rows of one length, one below the other, with their names for the error.
+    ///
+    /// # Errors
+    /// Where they are of several types or have different factors.
+    pub(crate) fn joined(parts: &[(&str, SourceTensor)]) -> Result<Self> {
+        let (name, first) = &parts[0];
+        let mut whole = first.clone();
+        for (other, part) in &parts[1..] {
+            assert_eq!(part.shape[1..], first.shape[1..], "{name} and {other}");
+            ensure!(
+                part.dtype == first.dtype,
+                "{name:?} is {}, but {other:?} is {}, and they become one tensor; bring them to one \
+                 type",
+                first.dtype.name(),
+                part.dtype.name()
+            );
+            ensure!(
+                part.scale == first.scale,
+                "{name:?} and {other:?} have different factors, and they become one tensor; use the \
+                 BF16 or F16 release of the model"
+            );
+            whole.shape[0] += part.shape[0];
+            whole.extents.extend(part.extents.iter().cloned());
+        }
+        Ok(whole)
     }
 
     /// Replaces `values` by those of `bytes`.
@@ -142,7 +197,7 @@ impl Weights {
         let mut names = Vec::new();
         for safetensors::Entry { name, dtype, shape, offset } in entries {
             let shard = self.shards.len();
-            let tensor = SourceTensor { shape, dtype, scale: None, shard, offset };
+            let tensor = SourceTensor::new(shape, dtype, shard, offset);
             let before = self.tensors.insert(name.clone(), tensor);
             ensure!(before.is_none(), "{}: {name:?} is in two files", path.display());
             names.push(name);
@@ -155,13 +210,8 @@ impl Weights {
         let header = gguf::File::open(path)?;
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         for tensor in header.tensors() {
-            let of = SourceTensor {
-                shape: tensor.shape.clone(),
-                dtype: SourceType::Gguf(tensor.dtype),
-                scale: None,
-                shard: 0,
-                offset: tensor.offset,
-            };
+            let dtype = SourceType::Gguf(tensor.dtype);
+            let of = SourceTensor::new(tensor.shape.clone(), dtype, 0, tensor.offset);
             self.tensors.insert(tensor.name.clone(), of);
         }
         self.metadata = Some(header.metadata().clone());
@@ -232,11 +282,23 @@ impl Weights {
 
     /// Fills `bytes` with those from element `first` on.
     pub(crate) fn read(&self, tensor: &SourceTensor, first: u64, bytes: &mut [u8]) -> Result<()> {
-        let (path, file) = &self.shards[tensor.shard];
-        let offset = tensor.offset + tensor.dtype.bytes(first);
-        file.read_exact_at(bytes, offset).with_context(|| {
-            format!("cannot read {} bytes at {offset} of {}", bytes.len(), path.display())
-        })
+        let (mut skip, mut rest) = (tensor.dtype.bytes(first), bytes);
+        for extent in &tensor.extents {
+            let whole = tensor.dtype.bytes(extent.elements);
+            let left = whole.saturating_sub(skip).min(rest.len() as u64);
+            let (now, later) = rest.split_at_mut(left as usize);
+            rest = later;
+            if !now.is_empty() {
+                let (path, file) = &self.shards[extent.shard];
+                let offset = extent.offset + skip;
+                file.read_exact_at(now, offset).with_context(|| {
+                    format!("cannot read {left} bytes at {offset} of {}", path.display())
+                })?;
+            }
+            skip = skip.saturating_sub(whole);
+        }
+        assert!(rest.is_empty(), "more than the tensor was to be read");
+        Ok(())
     }
 
     /// All bytes of a small tensor.
@@ -271,4 +333,44 @@ pub(crate) fn refusal_of_pickles(path: &Path) -> String {
          checkpoint to safetensors",
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Numbered elements of two tensors, read in windows of every length from every element on.
+    #[test]
+    fn joined_rows_are_read_as_one_tensor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        let mut file = File::create(&path).unwrap();
+        (0..24u32).for_each(|n| file.write_all(&(n as f32).to_le_bytes()).unwrap());
+        let file = File::open(&path).unwrap();
+        let weights = Weights { shards: vec![(path, file)], ..Weights::new(folder.path()) };
+        let a = SourceTensor::new(vec![4, 3], SourceType::F32, 0, 0);
+        let b = SourceTensor::new(vec![4, 3], SourceType::F32, 0, 48);
+        let joined =
+            SourceTensor::joined(&[("a", a.rows(2..4)), ("b", b.clone()), ("a", a.rows(0..1))]);
+        let joined = joined.unwrap();
+        assert_eq!(joined.shape, [7, 3]);
+        let wanted: Vec<f32> = (6..24).chain(0..3).map(|n| n as f32).collect();
+        assert_eq!(weights.values(&joined).unwrap(), wanted);
+        for first in 0..21 {
+            for len in 1..=21 - first {
+                let (mut bytes, mut values) = (vec![0; 4 * len], Vec::new());
+                weights.read(&joined, first as u64, &mut bytes).unwrap();
+                joined.decode(&bytes, &mut values);
+                assert_eq!(values, wanted[first..first + len], "{first}, {len}");
+            }
+        }
+
+        let half = SourceTensor::new(vec![4, 3], SourceType::F16, 0, 0);
+        let error = SourceTensor::joined(&[("a", a.clone()), ("b", half)]).unwrap_err().to_string();
+        assert!(error.contains("\"a\" is F32, but \"b\" is F16"), "{error}");
+        let scaled = SourceTensor { scale: Some(0.5), ..b };
+        let error = SourceTensor::joined(&[("a", a), ("b", scaled)]).unwrap_err().to_string();
+        assert!(error.contains("different factors"), "{error}");
+    }
 }

@@ -4,7 +4,7 @@
 use gguf::{DType, Tensor};
 
 use super::Verdict;
-use super::rules::{FAST, Facts, Kind, PLAIN, lost_dimension, prefix_taken_off, whole};
+use super::rules::{FAST, Facts, Kind, NO_MODEL, PLAIN, lost_dimension, prefix_taken_off, whole};
 
 pub(super) fn rules(facts: &Facts<'_>, verdict: &mut Verdict) {
     match facts.kind {
@@ -24,8 +24,11 @@ pub(super) fn rules(facts: &Facts<'_>, verdict: &mut Verdict) {
             }
             return;
         }
-        Kind::Unknown => {
-            return verdict.problems.push("its tensors are those of no Wan model".into());
+        Kind::Unknown => return verdict.problems.push(NO_MODEL.into()),
+        Kind::HunyuanVideo15 => {
+            let problem =
+                "it loads no single file as HunyuanVideo15Transformer3DModel; use the folder";
+            return verdict.problems.push(problem.into());
         }
         Kind::Transformer => {
             whole(facts, verdict);

@@ -1,7 +1,7 @@
 //! What a GGUF file holds.
 
 use anyhow::Result;
-use catalog::{Error, Given, Part, Recognized, recognize};
+use catalog::{Error, Family, Given, Part, Recognized, recognize};
 use gguf::{Array, DType, File, Value};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ pub struct Inspection {
     pub bytes: u64,
     /// Of the format.
     pub version: u32,
-    /// Which model it is, or which it could be; nothing of files that are none of Wan's.
+    /// Which model it is, or which it could be; nothing of files that are none that are known.
     pub model: Option<String>,
     /// What of that the file itself does not say.
     pub inferred: Vec<String>,
@@ -108,6 +108,13 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 /// Which model a file is, and what of that it does not say.
 fn model(file: &File) -> (Option<String>, Vec<String>) {
     match recognize(&Given::from(file), None) {
+        Ok(Recognized { family: Family::HunyuanVideo15, inferred, .. }) => {
+            let task = file
+                .metadata()
+                .string("hyvid.task")
+                .map_or(String::new(), |task| format!(" {}", task.to_uppercase()));
+            (Some(format!("HunyuanVideo 1.5{task}")), inferred)
+        }
         Ok(Recognized { part, variant, inferred, .. }) => {
             let what = match (part, variant) {
                 (Part::HighNoise, Some(variant)) => format!("{}, high-noise expert", variant.title),

@@ -1,7 +1,7 @@
 //! The rules by which gguf-video takes a file or refuses it.
 
 use super::Verdict;
-use super::rules::{Facts, Kind, lost_dimension, original_names, vector_types, whole};
+use super::rules::{Facts, Kind, NO_MODEL, lost_dimension, original_names, vector_types, whole};
 
 /// What gguf-video reads of a transformer.
 const OURS: [&str; 12] = [
@@ -32,8 +32,9 @@ const OUR_CLIP: [&str; 7] = [
 
 pub(super) fn rules(facts: &Facts<'_>, verdict: &mut Verdict) {
     match facts.kind {
-        Kind::Unknown => {
-            return verdict.problems.push("its tensors are those of no Wan model".into());
+        Kind::Unknown => return verdict.problems.push(NO_MODEL.into()),
+        Kind::HunyuanVideo15 => {
+            return verdict.problems.push("it doesn't run HunyuanVideo 1.5".into());
         }
         _ => whole(facts, verdict),
     }

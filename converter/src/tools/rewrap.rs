@@ -97,8 +97,8 @@ pub fn rewrap(options: &Rewrap) -> Result<u64> {
 /// The kernel of a patch embedding that was folded without a note, as stable-diffusion.cpp does: its
 /// outputs are as many as its bias has elements.
 fn unfolded(file: &File, name: &str, shape: &[u64]) -> Option<Vec<u64>> {
-    let module = name.strip_suffix("patch_embedding.weight")?;
-    let bias = file.tensor(&format!("{module}patch_embedding.bias"))?;
+    let module = name.strip_suffix("weight").filter(|_| shape::is_patch_embedding(name))?;
+    let bias = file.tensor(&format!("{module}bias"))?;
     let (outputs, [folded, rest @ ..]) = (bias.elements(), shape) else { return None };
     let fits = rest.len() == 3 && folded.is_multiple_of(outputs);
     fits.then(|| [&[outputs, folded / outputs], rest].concat())

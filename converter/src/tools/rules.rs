@@ -13,6 +13,7 @@ use crate::shape;
 pub(super) enum Kind {
     Transformer,
     DiffusersTransformer,
+    HunyuanVideo15,
     Encoder,
     ImageEncoder,
     Vae,
@@ -40,6 +41,8 @@ impl<'a> Facts<'a> {
             (Kind::Transformer, prefix)
         } else if let Some(prefix) = has("blocks.0.attn1.to_q.weight") {
             (Kind::DiffusersTransformer, prefix)
+        } else if let Some(prefix) = has("double_blocks.0.img_attn_qkv.weight") {
+            (Kind::HunyuanVideo15, prefix)
         } else if has("enc.blk.0.attn_q.weight") == Some("") {
             (Kind::Encoder, "")
         } else if has("decoder.conv1.weight").is_some() {
@@ -78,7 +81,13 @@ impl<'a> Facts<'a> {
                 Some(format!("no Wan model has {inputs} input and {outputs} output channels"))
             }
             Error::Inconsistent { what, .. } => Some(what.clone()),
-            Error::Unknown { .. } | Error::Ambiguous { .. } | Error::NoExpert { .. } => None,
+            Error::Unknown { .. } if self.kind == Kind::HunyuanVideo15 => Some(
+                "it is a transformer of HunyuanVideo 1.0's kind, which is not known here".into(),
+            ),
+            Error::Unknown { .. }
+            | Error::HunyuanVideo15 { .. }
+            | Error::Ambiguous { .. }
+            | Error::NoExpert { .. } => None,
         }
     }
 
@@ -106,7 +115,7 @@ impl<'a> Facts<'a> {
 
     /// Kernels of patch embeddings, by name.
     pub(super) fn patches(&self) -> impl Iterator<Item = &Tensor> {
-        self.tensors.iter().filter(|tensor| tensor.name.ends_with("patch_embedding.weight"))
+        self.tensors.iter().filter(|tensor| shape::is_patch_embedding(&tensor.name))
     }
 
     /// The first tensor for which something holds.
@@ -147,10 +156,13 @@ const COMFY_UNETS: [&str; 12] = [
 ];
 const COMFY_ENCODERS: [&str; 6] = ["t5", "t5encoder", "llama", "qwen2vl", "qwen3", "qwen3vl"];
 
+/// What is said of files that are nothing known.
+pub(super) const NO_MODEL: &str = "its tensors are those of no Wan or HunyuanVideo 1.5 model";
+
 /// Says what is wrong with a transformer's names and shapes, and whether other rules make sense.
 pub(super) fn original_names(facts: &Facts<'_>, verdict: &mut Verdict) -> bool {
     match facts.kind {
-        Kind::Transformer => {
+        Kind::Transformer | Kind::HunyuanVideo15 => {
             whole(facts, verdict);
             true
         }
@@ -160,7 +172,13 @@ pub(super) fn original_names(facts: &Facts<'_>, verdict: &mut Verdict) -> bool {
             false
         }
         _ => {
-            verdict.problems.push("its tensors are those of no Wan model".into());
+            let problem = match &facts.recognized {
+                Err(Error::HunyuanVideo15 { whose, .. }) => {
+                    format!("HunyuanVideo 1.5 in {whose} names, which are not checked here")
+                }
+                _ => NO_MODEL.into(),
+            };
+            verdict.problems.push(problem);
             false
         }
     }
@@ -252,13 +270,16 @@ fn comfyui_transformer(facts: &Facts<'_>, verdict: &mut Verdict) {
             ));
         }
     }
+    // Of HunyuanVideo's, the modulations are linear layers, but the conditions' embedding is not.
+    let parameter =
+        if facts.kind == Kind::HunyuanVideo15 { "cond_type_embedding" } else { "modulation" };
     let packed = |tensor: &Tensor| {
         !PLAIN.contains(&tensor.dtype)
-            && (tensor.shape.len() > 2 || tensor.name.contains("modulation"))
+            && (tensor.shape.len() > 2 || tensor.name.contains(parameter))
     };
     if let Some(tensor) = facts.find(packed) {
         verdict.problems.push(format!(
-            "{:?} is {}: only F32 and F16 work for tensors that are no matrices",
+            "{:?} is {}: only F32 and F16 work for tensors of no linear layer",
             tensor.name, tensor.dtype
         ));
     }

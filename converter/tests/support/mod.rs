@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 mod configs;
+pub(crate) mod hunyuan_video15;
 
 use half::{bf16, f16};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 //! is; other GGUF files, and safetensors files, are told by their tensors, and described as if `to-gguf`
 //! had written them: their bytes are used where they lie.
 
-use catalog::{Given, Naming, Part};
+use catalog::{Family, Given, Naming, Part};
 use gguf::{DType, File, Metadata, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
@@ -34,6 +34,13 @@ pub enum RecognizeError {
         file = .file.display()
     )]
     Type { file: PathBuf, tensor: String, dtype: String },
+    /// Of a model that is converted for other programs alone.
+    #[error(
+        "{file}: a HunyuanVideo 1.5 transformer, which gguf-video doesn't run; ComfyUI with ComfyUI-GGUF and \
+         stable-diffusion.cpp do",
+        file = .0.display()
+    )]
+    HunyuanVideo15(PathBuf),
     /// It doesn't say what it is, and its tensors are no model's, or could be those of several.
     #[error(transparent)]
     Unknown(catalog::Error),
@@ -45,8 +52,9 @@ pub enum RecognizeError {
 impl RecognizeError {
     /// Whether it may be the file that was meant.
     pub(super) fn is_near(&self) -> bool {
-        let ambiguous = matches!(self, Self::Unknown(catalog::Error::Ambiguous { .. }));
-        ambiguous || matches!(self, Self::Type { .. } | Self::Damaged(_))
+        use catalog::Error::{Ambiguous, HunyuanVideo15};
+        let told = matches!(self, Self::Unknown(Ambiguous { .. } | HunyuanVideo15 { .. }));
+        told || matches!(self, Self::Type { .. } | Self::HunyuanVideo15(_) | Self::Damaged(_))
     }
 }
 
@@ -102,6 +110,9 @@ fn described(file: File, told: Option<Part>) -> Result<Recognized, RecognizeErro
         let claims = claims.is_ok_and(|name| ARCHITECTURES.contains(&name));
         let error = if claims { RecognizeError::Damaged } else { RecognizeError::Unknown };
         let recognized = catalog::recognize(&given, told).map_err(error)?;
+        if recognized.family == Family::HunyuanVideo15 {
+            return Err(RecognizeError::HunyuanVideo15(file.path().to_owned()));
+        }
         let metadata = recognized.complete(Some(file.metadata()));
         (recognized, metadata)
     };
