@@ -242,7 +242,7 @@ fn folded_files_are_unfolded() {
         layout: to_gguf::Layout::Fold4d,
         ..to_gguf::Job::new(fixture("xs"), &folded, &["F32".parse().unwrap()])
     };
-    to_gguf::convert(&job, &mut e2e::quiet()).unwrap();
+    to_gguf::convert(&job, &mut to_gguf::Silent).unwrap();
     let model = open_model(&folded);
     let shape = |file: &File| file.tensor("patch_embedding.weight").unwrap().shape.clone();
     assert_eq!(shape(&model.transformer), shape(&expected.transformer));

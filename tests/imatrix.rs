@@ -94,13 +94,6 @@ fn sums_are_those_of_the_activations() {
 
 /// The converter's files say which matrix weighed their errors.
 fn taken(high: &Path, low: &Path) {
-    struct Quiet;
-    impl to_gguf::Progress for Quiet {
-        fn begin(&mut self, _: &Path, _: u64) {}
-        fn advance(&mut self, _: u64) -> std::ops::ControlFlow<()> {
-            std::ops::ControlFlow::Continue(())
-        }
-    }
     let output = tempfile::tempdir().unwrap();
     let quants = ["Q4_K".parse().unwrap()];
     let job = to_gguf::Job {
@@ -109,7 +102,7 @@ fn taken(high: &Path, low: &Path) {
         imatrix_low: Some(low.to_owned()),
         ..to_gguf::Job::new(repository("demo/checkpoint"), output.path(), &quants)
     };
-    to_gguf::convert(&job, &mut Quiet).unwrap_or_else(|e| panic!("{e:#}"));
+    to_gguf::convert(&job, &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{e:#}"));
     let file = File::open(output.path().join("LowNoise/test-LowNoise-Q4_K.gguf")).unwrap();
     let metadata = file.metadata();
     assert_eq!(metadata.string("quantize.imatrix.file").unwrap(), "demo-LowNoise.gguf");

@@ -1,6 +1,6 @@
 //! LoRA files beside the weights, against the same files merged by the converter.
 
-use e2e::{converted, fixture, open_model, quiet};
+use e2e::{converted, fixture, open_model};
 use gguf_video::ggml::{Device, HostTensor, Precision};
 use gguf_video::pipeline::noise::Generator;
 use gguf_video::pipeline::{
@@ -108,7 +108,7 @@ fn beside_the_weights_is_as_merged() {
             loras_low: low,
             ..to_gguf::Job::new(fixture("xs"), &output, &["F32".parse().unwrap()])
         };
-        to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
+        to_gguf::convert(&job, &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{e:#}"));
         open_model(&output)
     };
     let theirs = |strength| vec![to_gguf::Lora { path: path.clone(), strength }];

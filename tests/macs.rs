@@ -3,8 +3,8 @@
 #![cfg(not(target_os = "macos"))]
 
 use e2e::gate;
+use e2e::repository;
 use e2e::synthetic::{self, Transformer};
-use e2e::{quiet, repository};
 use gguf_video::pipeline::{MACS, Mac};
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn file_bytes(name: &str, sizes: Transformer, quant: &str) -> u64 {
     synthetic::originals(&source, sizes);
     let quants = [quant.parse().unwrap()];
     let job = Job { dry_run: true, ..Job::new(source, folder.path().join("out"), &quants) };
-    let report = to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
+    let report = to_gguf::convert(&job, &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{e:#}"));
     let [file] = &report.files[..] else { panic!("{:?}", report.files) };
     assert!(matches!(file.part, Part::HighNoise | Part::Single), "{:?}", file.part);
     file.file_bytes

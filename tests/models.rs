@@ -1,7 +1,7 @@
 //! The converter on a checkpoint of every model: which files it makes, what they say, and that their
 //! values are the checkpoint's.
 
-use e2e::{checkpoint, fixture, quiet};
+use e2e::{checkpoint, fixture};
 use gguf::{DType, File, Metadata};
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +57,7 @@ impl Made {
     fn new(model: &str) -> Self {
         let source = checkpoint(model);
         let made = Self { output: tempfile::tempdir().unwrap(), source };
-        convert(&made.job(), &mut quiet()).unwrap_or_else(|e| panic!("{model}: {e:#}"));
+        convert(&made.job(), &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{model}: {e:#}"));
         made
     }
 
@@ -68,7 +68,7 @@ impl Made {
     }
 
     fn files(&self) -> Vec<String> {
-        let report = convert(&Job { dry_run: true, ..self.job() }, &mut quiet()).unwrap();
+        let report = convert(&Job { dry_run: true, ..self.job() }, &mut to_gguf::Silent).unwrap();
         let relative = |path: &PathBuf| {
             path.strip_prefix(self.output.path()).unwrap().to_string_lossy().into_owned()
         };
@@ -281,7 +281,7 @@ fn the_image_encoder_is_quantized_where_it_is_asked_for() {
             quants_image: quants_image.map(|quant| vec![quant.parse().unwrap()]),
             ..Job::new(source.path(), output.path(), &["Q8_0".parse().unwrap()])
         };
-        let report = convert(&job, &mut quiet()).unwrap();
+        let report = convert(&job, &mut to_gguf::Silent).unwrap();
         let clip = report.files.iter().find(|file| file.part == Part::ImageEncoder).unwrap();
         let types = |name: &str| clip.tensors.iter().find(|t| t.name == name).unwrap().dtype;
         assert_eq!(types("vision_model.embeddings.patch_embedding.weight"), DType::F32);
@@ -314,7 +314,7 @@ fn edited(model: &str, file: &str, change: impl FnOnce(&mut serde_json::Value)) 
     fs::write(&path, value.to_string()).unwrap();
     let output = source.path().join("out");
     let job = Job::new(source.path(), &output, &["F16".parse().unwrap()]);
-    let error = convert(&job, &mut quiet()).unwrap_err();
+    let error = convert(&job, &mut to_gguf::Silent).unwrap_err();
     assert!(!output.exists(), "nothing is written");
     format!("{error:#}")
 }

@@ -2,7 +2,7 @@
 //! matrix, mixed as published and of one type. `script/quality` calls it.
 
 use e2e::clips::demo::{Demo, Order, PROMPTS};
-use e2e::{open_model, quiet, repository};
+use e2e::{open_model, repository};
 use gguf_video::ggml::{Device, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::{Collector, Machine, ModelFolder, Request, Silent, encode};
@@ -170,7 +170,7 @@ fn converted(
         imatrix_low: matrix.map(|[_, low]| low.clone()),
         ..Job::new(repository("demo/checkpoint"), &output, &[quant.parse().unwrap()])
     };
-    let report = to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
+    let report = to_gguf::convert(&job, &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{e:#}"));
     let high = report.files.iter().find(|file| file.part == Part::HighNoise).unwrap();
     let (bytes, error) = (high.file_bytes, high.relative_rmse);
     (open_model(&output), bytes, error)

@@ -12,7 +12,6 @@ use safetensors::{Dtype, SafeTensors};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,18 +61,6 @@ pub fn checkpoint(name: &str) -> tempfile::TempDir {
     whole
 }
 
-/// Lets a conversion run to its end.
-pub fn quiet() -> impl to_gguf::Progress {
-    struct Quiet;
-    impl to_gguf::Progress for Quiet {
-        fn begin(&mut self, _: &Path, _: u64) {}
-        fn advance(&mut self, _: u64) -> ControlFlow<()> {
-            ControlFlow::Continue(())
-        }
-    }
-    Quiet
-}
-
 /// Converts a checkpoint as `to-gguf CHECKPOINT -o OUTPUT --quant QUANT` does, and opens the files.
 pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
     let job = to_gguf::Job {
@@ -81,7 +68,7 @@ pub fn converted(checkpoint: &Path, output: &Path, quant: &str) -> ModelFolder {
         threads: 2,
         ..to_gguf::Job::new(checkpoint, output, &[quant.parse().unwrap()])
     };
-    to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
+    to_gguf::convert(&job, &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{e:#}"));
     open_model(output)
 }
 
@@ -93,7 +80,7 @@ pub fn converted_part(name: &str, folder: &str) -> (tempfile::TempDir, Arc<gguf:
         threads: 2,
         ..to_gguf::Job::new(whole.path(), output.path(), &["F32".parse().unwrap()])
     };
-    to_gguf::convert(&job, &mut quiet()).unwrap_or_else(|e| panic!("{e:#}"));
+    to_gguf::convert(&job, &mut to_gguf::Silent).unwrap_or_else(|e| panic!("{e:#}"));
     let path = fs::read_dir(output.path().join(folder)).unwrap().next().unwrap().unwrap().path();
     (output, Arc::new(gguf::File::open(path).unwrap()))
 }

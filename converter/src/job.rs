@@ -148,6 +148,17 @@ pub trait Progress {
     fn advance(&mut self, bytes: u64) -> ControlFlow<()>;
 }
 
+/// Nobody looks.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&mut self, _: &Path, _: u64) {}
+
+    fn advance(&mut self, _: u64) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
 /// [`Progress::advance`] ended the conversion; what it had begun to write is removed.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error(

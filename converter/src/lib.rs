@@ -46,7 +46,7 @@ pub mod tools;
 mod write;
 
 pub use arch::Part;
-pub use job::{Interrupted, Job, Progress, convert};
+pub use job::{Interrupted, Job, Progress, Silent, convert};
 pub use lora::Lora;
 pub use measure::TensorError;
 pub use quantize::{QUANTIZED, decode, encode};

@@ -5,8 +5,8 @@ mod support;
 
 use gguf::{DType, File};
 use std::ptr;
-use support::{Unwatched, Wan, job_of_file, originals, write_raw};
-use to_gguf::{Job, QUANTIZED, Recipe, Types, convert};
+use support::{Wan, job_of_file, originals, write_raw};
+use to_gguf::{Job, QUANTIZED, Recipe, Silent, Types, convert};
 
 #[test]
 fn types_are_as_ggml_has_them() {
@@ -34,7 +34,7 @@ fn blocks_are_ggmls() {
     write_raw(&job.source, &originals(Wan::TINY, ""));
     let types = Types { recipe: Recipe::Uniform, ..Types::default() };
     let job = Job { types, ..job };
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     for &dtype in QUANTIZED {
         let mut wanted = vec![0u8; dtype.row_bytes(rows * row).unwrap() as usize];
         // SAFETY: `values` has `rows * row` elements, whose blocks `wanted` has room for.

@@ -7,11 +7,11 @@ use half::f16;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
-use support::{Checkpoint, DTYPES, Tensor, Unwatched, VOCAB, Wan, umt5_tensors, vae_tensors};
-use to_gguf::{Job, Report, convert};
+use support::{Checkpoint, DTYPES, Tensor, VOCAB, Wan, umt5_tensors, vae_tensors};
+use to_gguf::{Job, Report, Silent, convert};
 
 fn run(job: &Job) -> Report {
-    convert(job, &mut Unwatched).unwrap_or_else(|error| panic!("{error:#}"))
+    convert(job, &mut Silent).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 fn open(job: &Job, file: &str) -> File {
@@ -327,6 +327,6 @@ fn the_embeddings_may_have_their_other_name() {
     tensors.push(Tensor { source: "shared.weight".into(), ..tensors[0].clone() });
     checkpoint.weights("text_encoder", &tensors, 2);
     let job = Job { force: true, ..job };
-    let error = format!("{:#}", convert(&job, &mut Unwatched).unwrap_err());
+    let error = format!("{:#}", convert(&job, &mut Silent).unwrap_err());
     assert!(error.contains("must be the same tensor, but differ"), "{error}");
 }

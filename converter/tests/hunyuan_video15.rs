@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::hunyuan_video15::{Checkpoint, Line, PUBLISHED, TINY, lines, raw, vae};
-use support::{Unwatched, write_hole};
+use support::write_hole;
 use to_gguf::tools::{self, Consumer, Rewrap};
-use to_gguf::{Job, Layout, Recipe, Report, Types, convert};
+use to_gguf::{Job, Layout, Recipe, Report, Silent, Types, convert};
 
 fn run(job: &Job) -> Report {
-    convert(job, &mut Unwatched).unwrap_or_else(|error| panic!("{error:#}"))
+    convert(job, &mut Silent).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 fn files(folder: &Path) -> Vec<String> {
@@ -232,7 +232,7 @@ fn types_are_mixed_by_the_rules_of_published_files() {
 
 #[track_caller]
 fn refused(job: &Job, parts: &[&str]) {
-    let error = format!("{:#}", convert(job, &mut Unwatched).unwrap_err());
+    let error = format!("{:#}", convert(job, &mut Silent).unwrap_err());
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }

@@ -5,8 +5,8 @@ mod support;
 use gguf::{DType, File, Metadata, TensorSpec, Writer};
 use std::fs;
 use std::path::Path;
-use support::{Unwatched, Wan, job_of_file, originals, write_raw};
-use to_gguf::{Job, convert, encode};
+use support::{Wan, job_of_file, originals, write_raw};
+use to_gguf::{Job, Silent, convert, encode};
 
 const NAME: &str = "blocks.1.ffn.2.weight";
 const COLUMNS: usize = 512;
@@ -70,7 +70,7 @@ fn every_format_weighs_the_same_matrix() {
     ];
     for write in write {
         write();
-        convert(&job, &mut Unwatched).unwrap_or_else(|error| panic!("{error:#}"));
+        convert(&job, &mut Silent).unwrap_or_else(|error| panic!("{error:#}"));
         for dtype in [DType::Q4_K, DType::Q3_K] {
             let file = File::open(job.output.join(format!("Tiny-{dtype}.gguf"))).unwrap();
             let tensor = file.tensor(NAME).unwrap();
@@ -101,7 +101,7 @@ fn matrices_that_cannot_be_right_are_refused() {
     let path = folder.path().join("imatrix");
     let job = Job { imatrix: vec![path.clone()], ..job };
     let refused = |part: &str| {
-        let error = format!("{:#}", convert(&job, &mut Unwatched).unwrap_err());
+        let error = format!("{:#}", convert(&job, &mut Silent).unwrap_err());
         assert!(error.contains(part), "{part:?} is not in: {error}");
         assert!(!job.output.exists());
     };
@@ -112,7 +112,7 @@ fn matrices_that_cannot_be_right_are_refused() {
         // Files of an older version end before the chunks.
         let older = whole.len() - 12;
         if ![older, older + 4].contains(&cut) {
-            assert!(convert(&job, &mut Unwatched).is_err(), "the first {cut} bytes");
+            assert!(convert(&job, &mut Silent).is_err(), "the first {cut} bytes");
         }
     }
     fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
@@ -160,7 +160,7 @@ fn blocks_with_infinite_scales_are_not_written() {
     tensor.bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     write_raw(&job.source, &tensors);
     let job = Job { imatrix: vec![path], ..job };
-    let error = format!("{:#}", convert(&job, &mut Unwatched).unwrap_err());
+    let error = format!("{:#}", convert(&job, &mut Silent).unwrap_err());
     for part in [NAME, "too large for the scales of Q5_1", "--tensor-type"] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }

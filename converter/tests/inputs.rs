@@ -6,8 +6,8 @@ use gguf::{DType, File};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use support::{Checkpoint, Raw, Unwatched, Wan, decoded, job_of_file, originals, write_raw};
-use to_gguf::{Job, Layout, Part, convert};
+use support::{Checkpoint, Raw, Wan, decoded, job_of_file, originals, write_raw};
+use to_gguf::{Job, Layout, Part, Silent, convert};
 
 fn data(path: &Path) -> Vec<(String, DType, Vec<u64>, Vec<u8>)> {
     let file = File::open(path).unwrap();
@@ -18,7 +18,7 @@ fn data(path: &Path) -> Vec<(String, DType, Vec<u64>, Vec<u8>)> {
 
 #[track_caller]
 fn refused(job: &Job, parts: &[&str]) {
-    let error = format!("{:#}", convert(job, &mut Unwatched).unwrap_err());
+    let error = format!("{:#}", convert(job, &mut Silent).unwrap_err());
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
@@ -29,7 +29,7 @@ fn refused(job: &Job, parts: &[&str]) {
 fn from_checkpoint(quant: &str) -> Vec<(String, DType, Vec<u64>, Vec<u8>)> {
     let checkpoint = Checkpoint::tiny();
     checkpoint.single();
-    convert(&checkpoint.job(quant), &mut Unwatched).unwrap();
+    convert(&checkpoint.job(quant), &mut Silent).unwrap();
     data(&checkpoint.output().join(format!("Tiny-{quant}.gguf")))
 }
 
@@ -39,7 +39,7 @@ fn files_in_original_names_become_the_same_tensors() {
     for prefix in ["", "model.diffusion_model.", "diffusion_model."] {
         let (_folder, job) = job_of_file("tiny.safetensors", "Q4_K");
         write_raw(&job.source, &originals(Wan::TINY, prefix));
-        convert(&job, &mut Unwatched).unwrap();
+        convert(&job, &mut Silent).unwrap();
         assert!(data(&job.output.join("Tiny-Q4_K.gguf")) == wanted, "{prefix:?}");
     }
 }
@@ -50,7 +50,7 @@ fn a_single_file_of_diffusers_names_will_do() {
     checkpoint.transformer("transformer", Wan::TINY, 1);
     let source = checkpoint.file("transformer/diffusion_pytorch_model.safetensors");
     let job = Job { source, part: Some(Part::LowNoise), ..checkpoint.job("Q4_K") };
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     let path = job.output.join("LowNoise/Tiny-LowNoise-Q4_K.gguf");
     assert!(data(&path) == from_checkpoint("Q4_K"));
     assert_eq!(File::open(path).unwrap().metadata().string("wan.expert"), Ok("low_noise"));
@@ -76,7 +76,7 @@ fn the_original_release_has_a_folder_for_each_expert() {
     }
     fs::write(job.source.join("models_t5_umt5-xxl-enc-bf16.pth"), "").unwrap();
     fs::write(job.source.join("README.md"), "---\nlicense: apache-2.0\n---\n# Wan\n").unwrap();
-    let report = convert(&job, &mut Unwatched).unwrap();
+    let report = convert(&job, &mut Silent).unwrap();
     assert_eq!(report.files.len(), 2);
     assert!(report.to_string().contains("models_t5_umt5-xxl-enc-bf16.pth: pickle"), "{report}");
     for (expert, role, guidance) in
@@ -104,7 +104,7 @@ fn names_of_files_tell_experts() {
     ] {
         let (_folder, job) = job_of_file(file, "F16");
         write_raw(&job.source, &originals(Wan::TINY, ""));
-        convert(&job, &mut Unwatched).unwrap();
+        convert(&job, &mut Silent).unwrap();
         assert!(job.output.join(folder).is_file(), "{file}");
     }
 }
@@ -120,13 +120,13 @@ fn a_gguf_file_is_quantized_again_with_a_warning() {
         quants: vec!["F32".parse().unwrap()],
         ..job.clone()
     };
-    convert(&first, &mut Unwatched).unwrap();
+    convert(&first, &mut Silent).unwrap();
 
     // From F32 nothing is lost on the way.
-    let report = convert(&job, &mut Unwatched).unwrap();
+    let report = convert(&job, &mut Silent).unwrap();
     assert!(!report.to_string().contains("warning"), "{report}");
     let direct = Job { output: folder.path().join("direct"), quants: job.quants.clone(), ..first };
-    convert(&direct, &mut Unwatched).unwrap();
+    convert(&direct, &mut Silent).unwrap();
     let name = "Tiny-Q4_K_M.gguf";
     assert!(data(&job.output.join(name)) == data(&direct.output.join(name)));
 
@@ -138,7 +138,7 @@ fn a_gguf_file_is_quantized_again_with_a_warning() {
         quants: vec!["F32".parse().unwrap()],
         ..job.clone()
     };
-    let report = convert(&again, &mut Unwatched).unwrap();
+    let report = convert(&again, &mut Silent).unwrap();
     assert!(report.to_string().contains("warning: the source was quantized before"), "{report}");
     let (before, after) =
         (File::open(&source).unwrap(), File::open(again.output.join("Tiny-F32.gguf")).unwrap());
@@ -152,12 +152,12 @@ fn a_gguf_file_is_quantized_again_with_a_warning() {
 fn a_folded_file_is_taken_for_what_it_is() {
     let (folder, job) = job_of_file("tiny.safetensors", "Q8_0");
     write_raw(&job.source, &originals(Wan::TINY, ""));
-    convert(&Job { layout: Layout::Fold4d, ..job.clone() }, &mut Unwatched).unwrap();
+    convert(&Job { layout: Layout::Fold4d, ..job.clone() }, &mut Silent).unwrap();
     let source = job.output.join("Tiny-Q8_0.gguf");
     let folded = File::open(&source).unwrap();
     assert_eq!(folded.tensor("patch_embedding.weight").unwrap().shape, [256 * 16, 1, 2, 2]);
     let again = Job { source, output: folder.path().join("again"), ..job };
-    convert(&again, &mut Unwatched).unwrap();
+    convert(&again, &mut Silent).unwrap();
     let file = File::open(again.output.join("Tiny-Q8_0.gguf")).unwrap();
     let tensor = file.tensor("patch_embedding.weight").unwrap();
     assert_eq!(tensor.shape, [256, 16, 1, 2, 2]);
@@ -191,7 +191,7 @@ fn fp8_is_multiplied_by_its_factor() {
     for (extra, factor) in cases {
         let (_folder, job) = job_of_file("fp8.safetensors", "F32");
         write_raw(&job.source, &fp8(extra));
-        convert(&job, &mut Unwatched).unwrap();
+        convert(&job, &mut Silent).unwrap();
         let file = File::open(job.output.join("Tiny-F32.gguf")).unwrap();
         let values = decoded(&file, SCALED);
         // 0x01 is 2^-9, 0x38 one, 0x7e 448; the second round is negative.
@@ -237,10 +237,10 @@ fn a_text_encoder_in_a_file_needs_its_tokenizer() {
     let job = Job { source, ..checkpoint.job("Q8_0") };
     refused(&job, &["no use without its tokenizer", "--tokenizer"]);
     let job = Job { tokenizer: Some(checkpoint.file("tokenizer/tokenizer.json")), ..job };
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     let loose = job.output.join("TextEncoder/Tiny-umt5-Q8_0.gguf");
     let whole = Job { output: checkpoint.output().join("whole"), ..checkpoint.job("Q8_0") };
-    convert(&whole, &mut Unwatched).unwrap();
+    convert(&whole, &mut Silent).unwrap();
     let whole = whole.output.join("TextEncoder/Tiny-umt5-Q8_0.gguf");
     assert!(data(&loose) == data(&whole));
     let metadata = |path: &Path| File::open(path).unwrap().metadata().clone();
@@ -288,7 +288,7 @@ fn a_source_that_lies_about_its_data_yields_no_file() {
         quants: vec!["F16".parse().unwrap()],
         ..job.clone()
     };
-    convert(&make, &mut Unwatched).unwrap();
+    convert(&make, &mut Silent).unwrap();
     let whole = fs::read(&job.source).unwrap();
     for cut in [1, 100, 4096, whole.len() / 2, whole.len() - 40] {
         fs::write(&job.source, &whole[..whole.len() - cut]).unwrap();

@@ -4,8 +4,8 @@ mod support;
 
 use gguf::File;
 use std::path::PathBuf;
-use support::{Checkpoint, Raw, Unwatched, Wan, decoded, job_of_file, originals, write_raw};
-use to_gguf::{Job, Lora, convert};
+use support::{Checkpoint, Raw, Wan, decoded, job_of_file, originals, write_raw};
+use to_gguf::{Job, Lora, Silent, convert};
 
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed;
@@ -61,7 +61,7 @@ fn case(adapter: &[Raw]) -> Case {
 }
 
 fn converted(case: &Case) -> File {
-    convert(&case.job, &mut Unwatched).unwrap_or_else(|error| panic!("{error:#}"));
+    convert(&case.job, &mut Silent).unwrap_or_else(|error| panic!("{error:#}"));
     File::open(case.job.output.join("Tiny-F32.gguf")).unwrap()
 }
 
@@ -167,7 +167,7 @@ fn adapters_add_up_in_quantized_files_too() {
     let twice = Lora { path: case.lora.clone(), strength: 1.5 };
     case.job.loras.push(twice);
     case.job.quants = vec!["Q8_0".parse().unwrap()];
-    convert(&case.job, &mut Unwatched).unwrap();
+    convert(&case.job, &mut Silent).unwrap();
     let file = File::open(case.job.output.join("Tiny-Q8_0.gguf")).unwrap();
     let name = format!("{module}.weight");
     let wanted = fused(&original(&name), &up, &down, 2.0);
@@ -197,7 +197,7 @@ fn experts_take_adapters_of_their_own() {
         loras_low: lora("low.safetensors", 2),
         ..checkpoint.job("F32")
     };
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     let values = |file: &str| decoded(&File::open(job.output.join(file)).unwrap(), name);
     let tensors = Wan::TINY.tensors();
     let tensor = tensors.iter().find(|tensor| tensor.name == name).unwrap();
@@ -248,7 +248,7 @@ fn what_would_change_nothing_or_something_else_is_refused() {
     ];
     for (adapter, part) in cases {
         let case = case(&adapter);
-        let error = format!("{:#}", convert(&case.job, &mut Unwatched).unwrap_err());
+        let error = format!("{:#}", convert(&case.job, &mut Silent).unwrap_err());
         assert!(error.contains("lora.safetensors") && error.contains(part), "{part:?}: {error}");
         assert!(!case.job.output.exists());
     }

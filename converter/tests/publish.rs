@@ -5,16 +5,16 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use support::{Checkpoint, Unwatched};
+use support::Checkpoint;
 use to_gguf::tools::verify;
-use to_gguf::{Job, convert};
+use to_gguf::{Job, Silent, convert};
 
 #[test]
 fn a_published_folder_is_whole_and_verifies() {
     let checkpoint = Checkpoint::tiny();
     fs::write(checkpoint.file("README.md"), "---\nlicense: apache-2.0\n---\n").unwrap();
     let job = Job { publish: true, ..checkpoint.job("Q8_0,Q4_K_M") };
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     let names: Vec<String> = {
         let mut names: Vec<_> = checkpoint
             .written()
@@ -95,7 +95,7 @@ fn a_published_folder_is_whole_and_verifies() {
 fn a_conversion_continues_at_the_first_missing_file() {
     let checkpoint = Checkpoint::tiny();
     let job = Job { resume: true, ..checkpoint.job("Q8_0") };
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     let high = job.output.join("HighNoise/Tiny-HighNoise-Q8_0.gguf");
     let low = job.output.join("LowNoise/Tiny-LowNoise-Q8_0.gguf");
     let before = fs::read(&low).unwrap();
@@ -107,7 +107,7 @@ fn a_conversion_continues_at_the_first_missing_file() {
     let vae = job.output.join("VAE/Tiny-VAE-F32.gguf");
     let bytes = fs::read(&vae).unwrap();
     fs::write(&vae, &bytes[..bytes.len() - 100]).unwrap();
-    let report = convert(&job, &mut Unwatched).unwrap();
+    let report = convert(&job, &mut Silent).unwrap();
     assert_eq!(report.continued, std::slice::from_ref(&high));
     assert_eq!(report.files.len(), 3);
     assert_eq!(time(&high), stamp);

@@ -5,8 +5,8 @@ mod support;
 use gguf::DType;
 use std::collections::BTreeMap;
 use std::path::Path;
-use support::{Checkpoint, Unwatched, Wan, job_of_file, umt5_tensors, write_hole};
-use to_gguf::{FileReport, Job, Recipe, Types, convert};
+use support::{Checkpoint, Wan, job_of_file, umt5_tensors, write_hole};
+use to_gguf::{FileReport, Job, Recipe, Silent, Types, convert};
 
 type Shapes = Vec<(String, Vec<u64>)>;
 
@@ -40,7 +40,7 @@ fn plan(shapes: &Shapes, quants: &str, types: Types) -> Vec<FileReport> {
     let (_folder, job) = job_of_file("wan2.1_model.safetensors", quants);
     write_hole(&job.source, shapes);
     let job = Job { dry_run: true, types, ..job };
-    let report = convert(&job, &mut Unwatched).unwrap_or_else(|error| panic!("{error:#}"));
+    let report = convert(&job, &mut Silent).unwrap_or_else(|error| panic!("{error:#}"));
     assert!(!job.output.exists(), "nothing is written");
     report.files
 }
@@ -143,7 +143,7 @@ fn the_text_encoder_is_mixed_as_llama_cpp_does() {
     write_hole(&job.source, &list);
     let tokenizer = Some(checkpoint.file("tokenizer"));
     let job = Job { dry_run: true, tokenizer, ..job };
-    let files = convert(&job, &mut Unwatched).unwrap().files;
+    let files = convert(&job, &mut Silent).unwrap().files;
     let of = |file: usize, name: &str| {
         files[file].tensors.iter().find(|tensor| tensor.name == name).unwrap().dtype
     };
@@ -195,7 +195,7 @@ fn rules_decide_before_recipes() {
     write_hole(&job.source, &shapes(SMALL));
     let rules = vec![r"modulation=Q8_0".parse().unwrap()];
     let job = Job { dry_run: true, types: Types { rules, ..Types::default() }, ..job };
-    let error = convert(&job, &mut Unwatched).unwrap_err().to_string();
+    let error = convert(&job, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("modulation=Q8_0: no matrix has such a name"), "{error}");
 }
 
@@ -207,7 +207,7 @@ fn experts_may_have_types_of_their_own() {
         quants_low: Some(vec!["Q4_K_M".parse().unwrap(), "Q6_K".parse().unwrap()]),
         ..checkpoint.job("Q8_0")
     };
-    let files = convert(&job, &mut Unwatched).unwrap().files;
+    let files = convert(&job, &mut Silent).unwrap().files;
     let names: Vec<_> =
         files.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(
@@ -221,7 +221,7 @@ fn experts_may_have_types_of_their_own() {
         ]
     );
     checkpoint.single();
-    let error = convert(&Job { force: true, ..job }, &mut Unwatched).unwrap_err().to_string();
+    let error = convert(&Job { force: true, ..job }, &mut Silent).unwrap_err().to_string();
     assert!(error.ends_with("has no high-noise expert"), "{error}");
 }
 
@@ -232,10 +232,10 @@ fn one_reading_makes_the_same_files() {
     checkpoint.single();
     let together =
         Job { output: checkpoint.output().join("all"), ..checkpoint.job("Q8_0,Q4_K_M,Q4_K_S") };
-    let files = convert(&together, &mut Unwatched).unwrap().files;
+    let files = convert(&together, &mut Silent).unwrap().files;
     for (n, quant) in ["Q8_0", "Q4_K_M", "Q4_K_S"].into_iter().enumerate() {
         let job = Job { output: checkpoint.output().join(quant), ..checkpoint.job(quant) };
-        let alone = convert(&job, &mut Unwatched).unwrap().files;
+        let alone = convert(&job, &mut Silent).unwrap().files;
         for (one, many) in [(&alone[0], &files[n]), (&alone[1], &files[3 + n])] {
             assert_eq!(one.path.file_name(), many.path.file_name());
             assert!(std::fs::read(&one.path).unwrap() == std::fs::read(&many.path).unwrap());
@@ -249,17 +249,17 @@ fn a_size_is_filled_with_the_least_error() {
     let (_folder, job) = job_of_file("tiny.safetensors", "Q8_0");
     support::write_raw(&job.source, &support::originals(Wan::TINY, ""));
     let uniform =
-        convert(&Job { quants: vec!["Q4_K".parse().unwrap()], ..job.clone() }, &mut Unwatched);
+        convert(&Job { quants: vec!["Q4_K".parse().unwrap()], ..job.clone() }, &mut Silent);
     let uniform = &uniform.unwrap().files[0];
     // Room for what a file may take beside its tensors, and a bit more.
     let size = uniform.file_bytes + (40 << 10);
     let job = Job { target_size: Some(size), ..job };
-    let files = convert(&job, &mut Unwatched).unwrap().files;
+    let files = convert(&job, &mut Silent).unwrap().files;
     assert_eq!(files.len(), 1);
     assert!(files[0].file_bytes <= size && files[0].file_bytes > size - (64 << 10));
     let census = quantized(&files[0]);
     assert!(census.len() > 1, "{census:?}");
     assert!(files[0].relative_rmse < uniform.relative_rmse);
-    let error = convert(&Job { target_size: Some(400_000), ..job }, &mut Unwatched).unwrap_err();
+    let error = convert(&Job { target_size: Some(400_000), ..job }, &mut Silent).unwrap_err();
     assert!(error.to_string().contains("at least"), "{error}");
 }

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use support::{Checkpoint, Tensor, Unwatched, Wan};
-use to_gguf::{Interrupted, Job, Progress, convert};
+use support::{Checkpoint, Tensor, Wan};
+use to_gguf::{Interrupted, Job, Progress, Silent, convert};
 
 #[track_caller]
 fn refused(checkpoint: &Checkpoint, parts: &[&str]) {
-    let error = convert(&checkpoint.job("Q8_0"), &mut Unwatched).unwrap_err();
+    let error = convert(&checkpoint.job("Q8_0"), &mut Silent).unwrap_err();
     let error = format!("{error:#}");
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
@@ -181,7 +181,7 @@ fn a_disk_that_is_too_small() {
     let wan = Wan { dim: 16384, ffn_dim: 8192, layers: 500, ..Wan::TINY };
     checkpoint.sparse_transformer("transformer", wan);
     let job = checkpoint.job("F32");
-    let error = format!("{:#}", convert(&job, &mut Unwatched).unwrap_err());
+    let error = format!("{:#}", convert(&job, &mut Silent).unwrap_err());
     assert!(error.contains("the files need 48") && error.contains("GB free"), "{error}");
     assert_eq!(checkpoint.written(), [] as [&Path; 0]);
 }
@@ -202,12 +202,12 @@ fn files_that_exist() {
     let existing = checkpoint.output().join("VAE/Tiny-VAE-F32.gguf");
     fs::create_dir_all(existing.parent().unwrap()).unwrap();
     fs::write(&existing, "precious").unwrap();
-    let error = convert(&job, &mut Unwatched).unwrap_err().to_string();
+    let error = convert(&job, &mut Silent).unwrap_err().to_string();
     assert!(error.ends_with("VAE/Tiny-VAE-F32.gguf exists; --force replaces it"), "{error}");
     assert_eq!(checkpoint.written(), [&*existing]);
     assert_eq!(fs::read(&existing).unwrap(), b"precious");
 
-    convert(&Job { force: true, ..job }, &mut Unwatched).unwrap();
+    convert(&Job { force: true, ..job }, &mut Silent).unwrap();
     assert_eq!(fs::read(&existing).unwrap()[..4], *b"GGUF");
 }
 

@@ -4,8 +4,8 @@ mod support;
 
 use gguf::File;
 use std::fs;
-use support::{Raw, Unwatched, Wan, job_of_file, originals, write_raw};
-use to_gguf::{Job, Layout, convert};
+use support::{Raw, Wan, job_of_file, originals, write_raw};
+use to_gguf::{Job, Layout, Silent, convert};
 
 /// One block, as small as blocks of quantized types allow.
 const SEED: Wan = Wan { dim: 32, ffn_dim: 32, text_dim: 32, freq_dim: 32, layers: 1 };
@@ -42,16 +42,16 @@ fn damaged_safetensors_are_refused() {
     write_raw(&job.source, &originals(SEED, ""));
     let whole = fs::read(&job.source).unwrap();
     let mut seeds = vec![("safetensors_reader/whole", whole.clone())];
-    convert(&job, &mut Unwatched).unwrap();
+    convert(&job, &mut Silent).unwrap();
     seeds.push(("requantize/q8_0", fs::read(job.output.join("Tiny-Q8_0.gguf")).unwrap()));
     let fold = Job { layout: Layout::Fold4d, quants: vec!["Q4_0".parse().unwrap()], ..job.clone() };
-    convert(&fold, &mut Unwatched).unwrap();
+    convert(&fold, &mut Silent).unwrap();
     seeds.push(("requantize/q4_0-folded", fs::read(job.output.join("Tiny-Q4_0.gguf")).unwrap()));
     assert!(File::open(job.output.join("Tiny-Q4_0.gguf")).is_ok());
     fs::remove_dir_all(&job.output).unwrap();
     for (name, bytes) in damaged(&whole) {
         fs::write(&job.source, &bytes).unwrap();
-        let error = convert(&job, &mut Unwatched).map(|_| "converted").expect_err(name);
+        let error = convert(&job, &mut Silent).map(|_| "converted").expect_err(name);
         assert!(format!("{error:#}").contains("seed.safetensors"), "{name}: {error:#}");
         assert!(!job.output.exists(), "{name}");
         if bytes.len() < 150_000 {

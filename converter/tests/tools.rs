@@ -6,9 +6,9 @@ use gguf::{DType, File, Metadata, TensorSpec, Writer};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Checkpoint, Unwatched, Wan, job_of_file, originals, write_raw};
+use support::{Checkpoint, Wan, job_of_file, originals, write_raw};
 use to_gguf::tools::{Consumer, Kept, Rewrap, check, diff, inspect, rewrap};
-use to_gguf::{Job, Layout, convert};
+use to_gguf::{Job, Layout, Silent, convert};
 
 struct Made {
     folder: tempfile::TempDir,
@@ -18,7 +18,7 @@ struct Made {
 fn made(quant: &str, layout: Layout) -> Made {
     let (folder, job) = job_of_file("tiny.safetensors", quant);
     write_raw(&job.source, &originals(Wan::TINY, ""));
-    convert(&Job { layout, ..job.clone() }, &mut Unwatched).unwrap();
+    convert(&Job { layout, ..job.clone() }, &mut Silent).unwrap();
     Made { file: job.output.join(format!("Tiny-{quant}.gguf")), folder }
 }
 
@@ -101,7 +101,7 @@ fn diff_measures_types_and_errors() {
     // The report of the conversion says the same.
     let (_folder, job) = job_of_file("tiny.safetensors", "Q4_K_M");
     write_raw(&job.source, &originals(Wan::TINY, ""));
-    let report = convert(&job, &mut Unwatched).unwrap();
+    let report = convert(&job, &mut Silent).unwrap();
     for tensor in &report.files[0].tensors {
         let error = of(&tensor.name).error.unwrap();
         assert!(
@@ -268,7 +268,7 @@ fn consumers_have_reasons_to_refuse() {
     }
     let checkpoint = Checkpoint::tiny();
     checkpoint.single();
-    convert(&checkpoint.job("Q8_0"), &mut Unwatched).unwrap();
+    convert(&checkpoint.job("Q8_0"), &mut Silent).unwrap();
     let vae = checkpoint.output().join("VAE/Tiny-VAE-F32.gguf");
     assert!(verdict(&vae, ComfyUi)[0].contains("no node loads a VAE from GGUF"));
     for consumer in [SdCpp, Diffusers, Ours] {

@@ -3,23 +3,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::LazyLock;
 use tempfile::TempDir;
-use to_gguf::{Job, Progress, convert};
+use to_gguf::{Job, Silent, convert};
 
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
-
-struct Unwatched;
-
-impl Progress for Unwatched {
-    fn begin(&mut self, _: &Path, _: u64) {}
-
-    fn advance(&mut self, _: u64) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-}
 
 fuzz_target!(|bytes: &[u8]| {
     let source = FOLDER.path().join("fuzz.gguf");
@@ -27,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let output = FOLDER.path().join("out");
     let quants = ["Q4_0".parse().unwrap()];
     let job = Job { force: true, ..Job::new(&source, &output, &quants) };
-    match convert(&job, &mut Unwatched) {
+    match convert(&job, &mut Silent) {
         Ok(report) => {
             let before = gguf::File::open(&source).unwrap();
             for written in &report.files {

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use to_gguf::{Job, Progress, Quant};
+use to_gguf::{Job, Quant};
 
 /// A tensor of a checkpoint.
 #[derive(Clone)]
@@ -296,17 +296,6 @@ fn write_safetensors(path: &Path, tensors: &[Tensor], dtype: &str, hole: bool) {
         tensor.values(dtype).into_iter().for_each(|value| encode(value, dtype, &mut file));
     }
     file.flush().unwrap();
-}
-
-/// Progress that nobody watches.
-pub(crate) struct Unwatched;
-
-impl Progress for Unwatched {
-    fn begin(&mut self, _: &Path, _: u64) {}
-
-    fn advance(&mut self, _: u64) -> std::ops::ControlFlow<()> {
-        std::ops::ControlFlow::Continue(())
-    }
 }
 
 /// A tensor as it stands in a safetensors file.
