@@ -82,7 +82,7 @@ fn programs_get_what_people_read() {
     let (checked, fine) = json(&mut tool(), &["verify", folder.to_str().unwrap()]);
     assert!(fine && checked["problems"] == serde_json::json!([]), "{checked:#}");
 
-    let silent = tool().args(["check", high, "-q"]).output().unwrap();
+    let silent = tool().args(["check", high, "--quiet"]).output().unwrap();
     assert!(silent.status.success() && silent.stdout.is_empty(), "{silent:?}");
 }
 

@@ -67,7 +67,7 @@ pub struct Args {
     convert: Option<convert::Args>,
 
     /// Print nothing but errors, and what --json asks for
-    #[arg(long, short, global = true)]
+    #[arg(long, global = true)]
     quiet: bool,
 }
 

@@ -37,7 +37,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Print warnings, errors and results, but nothing on the way to them
-    #[arg(long, short, global = true)]
+    #[arg(long, global = true)]
     quiet: bool,
 }
 
