@@ -197,7 +197,7 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
     writeln!(card, "## Use\n\ngguf-video:\n\n```sh")?;
     write!(card, "gguf-video run --model .")?;
     for (part, option) in [
-        (Part::Single, "--high-noise"),
+        (Part::Single, "--transformer"),
         (Part::HighNoise, "--high-noise"),
         (Part::LowNoise, "--low-noise"),
         (Part::TextEncoder, "--text-encoder"),

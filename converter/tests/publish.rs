@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use support::Checkpoint;
+use support::{Checkpoint, Wan};
 use to_gguf::tools::verify;
 use to_gguf::{Job, Silent, convert};
 
@@ -89,6 +89,17 @@ fn a_published_folder_is_whole_and_verifies() {
     fs::write(job.output.join("SHA256SUMS"), format!("{}  ../x\n", "0".repeat(64))).unwrap();
     let error = format!("{:#}", verify(&job.output).unwrap_err());
     assert!(error.contains("not below the folder"), "{error}");
+}
+
+#[test]
+fn the_card_of_one_transformer_names_it_as_such() {
+    let checkpoint = Checkpoint::without_transformers();
+    checkpoint.single();
+    checkpoint.transformer("transformer", Wan::TINY, 1);
+    let job = Job { publish: true, ..checkpoint.job("Q8_0,Q4_K_M") };
+    convert(&job, &mut Silent).unwrap();
+    let card = fs::read_to_string(job.output.join("README.md")).unwrap();
+    assert!(card.contains("gguf-video run --model . \\\n  --transformer Tiny-"), "{card}");
 }
 
 #[test]
