@@ -304,7 +304,8 @@ pub fn list(runs: &Path) -> Result<Vec<Listed>, RunError> {
         let outcome = fs::read(path.join("result.json")).ok();
         let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let step = fs::read_to_string(path.join("steps.jsonl")).unwrap_or_default();
-        let step = step.lines().last().and_then(|l| serde_json::from_str::<Vitals>(l).ok());
+        // A power cut may have left a part of a line.
+        let step = step.lines().rev().find_map(|l| serde_json::from_str::<Vitals>(l).ok());
         let files = fs::read_dir(&path).into_iter().flatten().flatten();
         let bytes = files.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
         let running = matches!(lock(&path), Err(RunError::Locked(_)));
