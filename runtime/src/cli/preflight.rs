@@ -112,10 +112,11 @@ fn text(report: &Report) -> String {
     )];
     let tiny = if report.tiny.is_empty() { "ok" } else { "FAILED" };
     lines.push(format!("  {tiny:<8}a tiny video, judged by its frames"));
+    let width = report.comparisons.iter().map(|c| c.what.chars().count()).max().unwrap_or(0);
     for c in &report.comparisons {
         let state = if c.passed { "ok" } else { "FAILED" };
         lines.push(format!(
-            "  {state:<8}{:<42} error {:.1e}, rounding explains {:.1e}",
+            "  {state:<8}{:<width$}  error {:.1e}, rounding explains {:.1e}",
             c.what, c.error, c.explained
         ));
     }
