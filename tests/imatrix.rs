@@ -39,7 +39,7 @@ fn sums_are_those_of_the_activations() {
 
     let mut collector = Collector::default();
     collector.clip(&machine, &model, &request, &conditions, &mut Silent).unwrap();
-    let written = collector.write(&folder.path().join("demo.gguf"), "one prompt").unwrap();
+    let written = collector.write(&folder.path().join("demo.gguf"), true, "one prompt").unwrap();
     let names: Vec<_> = written.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(names, ["demo-HighNoise.gguf", "demo-LowNoise.gguf"]);
 

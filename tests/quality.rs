@@ -214,7 +214,7 @@ fn taught(model: &ModelFolder, folder: &Path) -> [PathBuf; 2] {
         let conditions = encode(exec, model, &request, &mut Silent).unwrap();
         collector.clip(&machine, model, &request, &conditions, &mut Silent).unwrap();
     }
-    let written = collector.write(&folder.join("matrix.gguf"), "eight prompts").unwrap();
+    let written = collector.write(&folder.join("matrix.gguf"), true, "eight prompts").unwrap();
     written.try_into().expect("two experts")
 }
 

@@ -174,6 +174,7 @@ pub fn a14b(folder: &Path, dtype: DType, text: DType) -> ModelFolder {
         image_encoder: None,
         vae: Arc::new(vae(&folder.join("vae.gguf"), Vae::WAN21, Values::Zero)),
         inferred: Vec::new(),
+        doubts: Vec::new(),
     }
 }
 

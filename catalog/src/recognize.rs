@@ -42,6 +42,8 @@ pub struct Recognized {
     pub ignored: Vec<String>,
     /// What the file itself does not say, in sentences to tell whoever gave it.
     pub inferred: Vec<String>,
+    /// What speaks against what it was taken for, in a sentence to warn whoever gave it.
+    pub doubt: Option<String>,
 }
 
 impl Recognized {
@@ -95,7 +97,7 @@ pub fn recognize(given: &Given<'_>, expert: Option<Part>) -> Result<Recognized, 
     {
         image_encoder(given)
     } else if hunyuan_video15::is(&given) {
-        hunyuan_video15(given)
+        hunyuan_video15(given, expert)
     } else if let Some(whose) = hunyuan_video15::other_names(&given) {
         Err(Error::HunyuanVideo15 { file: given.path.to_owned(), whose })
     } else {
@@ -238,9 +240,10 @@ fn transformer(
         inferred.push(format!("{}, by the shapes of its tensors", variant.title));
     }
     // Nothing else can tell that the two were given for each other.
+    let mut doubt = None;
     let named = expert_named(&file_name(given.path)).filter(|named| *named != part);
     if let (Some(named), true) = (named, expert.is_some() && lacks("wan.expert")) {
-        inferred.push(format!(
+        doubt = Some(format!(
             "taken for the {} as it was said to be, though its name says {}",
             called(part),
             called(named)
@@ -260,7 +263,7 @@ fn transformer(
     variant.describe(part, variant.boundary_ratio, variant.flow_shift, &mut metadata);
     sizes.describe(EPSILON, &mut metadata);
     let found = Found { part, naming, metadata, tensors, ignored: Vec::new(), inferred };
-    Ok(Recognized { variant: Some(variant), ..found.finish(&given) })
+    Ok(Recognized { variant: Some(variant), doubt, ..found.finish(&given) })
 }
 
 fn text_encoder(mut given: Given<'_>, naming: Naming) -> Result<Recognized, Error> {
@@ -323,7 +326,11 @@ fn image_encoder(mut given: Given<'_>) -> Result<Recognized, Error> {
     Ok(Recognized { published, ..found.finish(&given) })
 }
 
-fn hunyuan_video15(given: Given<'_>) -> Result<Recognized, Error> {
+fn hunyuan_video15(given: Given<'_>, expert: Option<Part>) -> Result<Recognized, Error> {
+    if let Some(part) = expert.filter(|part| *part != Part::Single) {
+        let (file, title) = (given.path.to_owned(), "HunyuanVideo 1.5");
+        return Err(Error::NoExpert { file, title, part: called(part) });
+    }
     let (sizes, tensors) = hunyuan_video15::matched(&given)?;
     let mut metadata = Metadata::new();
     sizes.describe(&mut metadata);
@@ -359,7 +366,7 @@ impl Found {
         if !ignored.is_empty() {
             inferred.push(format!("without tensors that it does not need: {}", ignored.join(", ")));
         }
-        let (family, variant, published) = (Family::Wan, None, None);
+        let (family, variant, published, doubt) = (Family::Wan, None, None, None);
         Recognized {
             part,
             family,
@@ -371,6 +378,7 @@ impl Found {
             tensors,
             ignored,
             inferred,
+            doubt,
         }
     }
 }

@@ -94,8 +94,10 @@ fn shapes_and_names_of_files_tell_the_models() {
     let found = found.unwrap();
     assert_eq!(found.part, Part::HighNoise);
     assert_eq!(
-        found.inferred[1],
-        "taken for the high-noise expert as it was said to be, though its name says low-noise expert"
+        found.doubt.as_deref(),
+        Some(
+            "taken for the high-noise expert as it was said to be, though its name says low-noise expert"
+        )
     );
 }
 

@@ -124,8 +124,8 @@ impl Job {
     }
 }
 
-/// What files of a source are called: its folder less "-Diffusers", wherever that stands in the name,
-/// or its file's stem.
+/// What files of a source are called: its folder less "-Diffusers", at the end or between hyphens, or
+/// its file's stem.
 pub(crate) fn default_name(source: &Path) -> Option<String> {
     let whole = source.canonicalize().ok()?;
     let name = if whole.is_file() { whole.file_stem() } else { whole.file_name() };
@@ -175,7 +175,7 @@ pub struct Interrupted;
 /// Files finished before the error stay.
 pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
     let mut job = job.clone();
-    let arch::Found { mut models, notes, license } = arch::find(&job)?;
+    let arch::Found { mut models, notes, doubts, license } = arch::find(&job)?;
     if let (None, Some(arch::License { id, name, link })) = (&job.license, license) {
         (job.license, job.license_name, job.license_link) = (Some(id), name, link);
     }
@@ -199,7 +199,7 @@ pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
         ensure!(taken.insert(path.clone()), "{} would be written twice", path.display());
     }
 
-    let mut report = Report { notes, planned: job.dry_run, ..Report::default() };
+    let mut report = Report { notes, doubts, planned: job.dry_run, ..Report::default() };
     if job.dry_run {
         let planned = batches.iter().flat_map(|batch| {
             batch.plans.iter().map(|plan| batch.planned(plan, job.output.join(&plan.file)))
@@ -213,7 +213,7 @@ pub fn convert(job: &Job, progress: &mut dyn Progress) -> Result<Report> {
         for plan in &batch.plans {
             let path = job.output.join(&plan.file);
             if job.resume && is_done(batch, plan, &path) {
-                report.continued.push(path);
+                report.continued.push((batch.model.part, path));
                 continue;
             }
             let free = job.force || job.resume || !path.exists();

@@ -226,7 +226,9 @@ fn metadata(model: &Model, quant: Quant, recipe: &str, dtypes: &[DType], job: &J
         // The second layout of ggml's blocks, the only one in use since 2023.
         metadata.set("general.quantization_version", 2u32);
     }
-    for (key, value) in model.metadata.iter() {
+    // Of licences the job's counts, which is the source's where none was given.
+    let own = model.metadata.iter().filter(|(key, _)| !key.starts_with("general.license"));
+    for (key, value) in own {
         metadata.set(key, value.clone());
     }
     if model.part.is_transformer() {

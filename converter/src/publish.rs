@@ -8,10 +8,10 @@ use gguf::File;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::arch::Part;
-use crate::report::{FileReport, Report, percent};
+use crate::report::{Report, percent};
 use crate::{Job, Layout, digest};
 
 /// The model card's name.
@@ -25,7 +25,7 @@ const PROMPT: &str = "a red fox runs over fresh snow";
 /// Writes the model card and the hashes of all files to the output folder.
 pub(crate) fn publish(job: &Job, report: &Report) -> Result<()> {
     let mut paths: Vec<&Path> = report.files.iter().map(|file| file.path.as_path()).collect();
-    paths.extend(report.continued.iter().map(PathBuf::as_path));
+    paths.extend(report.continued.iter().map(|(_, path)| path.as_path()));
     paths.sort();
     let mut hashes = String::new();
     for path in paths {
@@ -60,24 +60,34 @@ fn relative(job: &Job, path: &Path) -> String {
     path.strip_prefix(&job.output).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// A file of each part, to show what commands look like: the middle of what there is.
-fn example(report: &Report, part: Part) -> Option<&FileReport> {
-    let mut files: Vec<_> = report.files.iter().filter(|file| file.part == part).collect();
-    files.sort_by_key(|file| file.file_bytes);
-    files.get(files.len() / 2).copied()
+/// The files of a part, the smallest first.
+fn of_part(report: &Report, part: Part) -> Vec<&Path> {
+    let new = report.files.iter().map(|file| (file.part, &file.path));
+    let all = new.chain(report.continued.iter().map(|(part, path)| (*part, path)));
+    let mut paths: Vec<&Path> =
+        all.filter(|(of, _)| *of == part).map(|(_, path)| path.as_path()).collect();
+    paths.sort_by_key(|path| fs::metadata(path).map_or(0, |file| file.len()));
+    paths
+}
+
+/// A file of a part, to show what commands look like: the middle of what there is.
+fn example(job: &Job, report: &Report, part: Part) -> Option<String> {
+    let paths = of_part(report, part);
+    paths.get(paths.len() / 2).map(|path| relative(job, path))
 }
 
 /// The file of a part that isn't GGUF.
 fn safetensors(job: &Job, report: &Report, part: Part) -> Option<String> {
-    let mut files = report.files.iter().filter(|file| file.part == part);
-    let file = files.find(|file| file.path.extension().is_some_and(|e| e == "safetensors"));
-    file.map(|file| relative(job, &file.path))
+    let paths = of_part(report, part);
+    let mut plain =
+        paths.iter().filter(|path| path.extension().is_some_and(|e| e == "safetensors"));
+    plain.next().map(|path| relative(job, path))
 }
 
 fn card(job: &Job, report: &Report) -> Result<String> {
-    let transformers = report.files.iter().find(|file| file.part.is_transformer());
-    let metadata = match transformers {
-        Some(file) => File::open(&file.path)?.metadata().clone(),
+    let parts = [Part::Single, Part::HighNoise, Part::LowNoise];
+    let metadata = match parts.iter().find_map(|&part| of_part(report, part).first().copied()) {
+        Some(path) => File::open(path)?.metadata().clone(),
         None => gguf::Metadata::new(),
     };
     let variant = metadata.string("wan.variant").ok().and_then(Variant::named);
@@ -151,7 +161,7 @@ fn files(card: &mut String, job: &Job, report: &Report) -> Result<()> {
         let (path, error) = (relative(job, &file.path), percent(file.relative_rmse));
         writeln!(card, "| `{path}` | {size:.2} GB | {bits:.2} | {error} | {worst} |")?;
     }
-    for path in &report.continued {
+    for (_, path) in &report.continued {
         let size = fs::metadata(path).map_or(0, |file| file.len()) as f64 / 1e9;
         writeln!(card, "| `{}` | {size:.2} GB | | | |", relative(job, path))?;
     }
@@ -177,7 +187,7 @@ fn merged(card: &mut String, metadata: &gguf::Metadata) -> Result<()> {
 }
 
 fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Variant>) -> Result<()> {
-    let path = |part| example(report, part).map(|file| relative(job, &file.path));
+    let path = |part| example(job, report, part);
     let high = path(Part::HighNoise);
     let Some(main) = path(Part::Single).or_else(|| path(Part::LowNoise)).or_else(|| high.clone())
     else {
@@ -203,7 +213,7 @@ fn use_it(card: &mut String, job: &Job, report: &Report, variant: Option<&Varian
         (Part::TextEncoder, "--text-encoder"),
     ] {
         // Of one file it is clear which is meant.
-        let several = report.files.iter().filter(|file| file.part == part).count() > 1;
+        let several = of_part(report, part).len() > 1;
         if let (true, Some(path)) = (several, path(part)) {
             write!(card, " \\\n  {option} {path}")?;
         }

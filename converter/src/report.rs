@@ -14,8 +14,10 @@ use crate::recipe::Quant;
 pub struct Report {
     /// In the order of writing.
     pub files: Vec<FileReport>,
-    /// Files that were there already, whole, and were left.
-    pub continued: Vec<PathBuf>,
+    /// Files that were there already, whole, and were left, and what their models do.
+    pub continued: Vec<(Part, PathBuf)>,
+    /// What speaks against what files of the source were taken for.
+    pub doubts: Vec<String>,
     /// What of the source was left aside, and why.
     pub notes: Vec<String>,
     /// Whether nothing was written; sizes are without headers then, and errors unknown.
@@ -79,6 +81,17 @@ impl Report {
     /// The first line of [`Report::errors`].
     pub const ERRORS: &str = "file\ttensor\ttype\trelative_rmse\tmax\tcosine";
 
+    /// What whoever publishes the files should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.doubts.clone();
+        if self.files.iter().any(|file| file.requantized) {
+            let warning = "the source was quantized before; what that lost stays lost, and errors \
+                           are measured from there";
+            warnings.push(warning.into());
+        }
+        warnings
+    }
+
     /// The errors of all tensors, the largest of each file first, as a table with tabs between its
     /// columns.
     pub fn errors(&self) -> String {
@@ -115,17 +128,13 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
-        for path in &self.continued {
+        for (_, path) in &self.continued {
             writeln!(f, "{}: whole already", path.display())?;
         }
         if self.planned {
             writeln!(f, "nothing is written; sizes are without metadata")?;
         }
-        if self.files.iter().any(|file| file.requantized) {
-            let warning = "the source was quantized before; what that lost stays lost, and errors \
-                           are measured from there";
-            writeln!(f, "warning: {warning}")?;
-        }
+        self.warnings().iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }

@@ -84,6 +84,14 @@ fn programs_get_what_people_read() {
 
     let silent = tool().args(["check", high, "--quiet"]).output().unwrap();
     assert!(silent.status.success() && silent.stdout.is_empty(), "{silent:?}");
+    fails(tool().args(["--quiet", "check", high]), &["which stand before all options"]);
+    // Warnings stay.
+    let again = folder.join("again");
+    let again = ["-o", again.to_str().unwrap(), "--quant", "Q4_0", "--quiet", "--expert", "low"];
+    let warned = tool().arg(high).args(again).output().unwrap();
+    let said = String::from_utf8(warned.stderr).unwrap();
+    assert!(warned.status.success() && warned.stdout.is_empty(), "{said}");
+    assert!(said.starts_with("warning: the source was quantized before"), "{said}");
 }
 
 #[test]

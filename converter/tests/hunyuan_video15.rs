@@ -300,7 +300,7 @@ fn what_other_programs_would_compute_otherwise_is_refused() {
 #[test]
 fn a_published_folder_says_who_can_use_it() {
     let checkpoint = Checkpoint::tiny();
-    let front = "license: other\nlicense_name: tencent-hunyuan-community\nlicense_link: LICENSE\n";
+    let front = "license: other\nlicense_name: tencent-hunyuan-community\nlicense_link: \"https://x.org/LICENSE\"\n";
     fs::write(checkpoint.file("README.md"), format!("---\n{front}---\n")).unwrap();
     let job = Job { publish: true, ..checkpoint.job("Q8_0") };
     run(&job);
@@ -322,12 +322,17 @@ fn a_published_folder_says_who_can_use_it() {
     let file = File::open(job.output.join("Tiny-Q8_0.gguf")).unwrap();
     let name = file.metadata().string("general.license.name");
     assert_eq!(name, Ok("tencent-hunyuan-community"));
+    assert_eq!(file.metadata().string("general.license.link"), Ok("https://x.org/LICENSE"));
     assert_eq!(tools::verify(&job.output).unwrap(), (2, vec![]));
 
     checkpoint.edit("model_index.json", "_class_name", &json!("HunyuanVideo15Pipeline"));
+    // A file beside the card, which isn't copied.
+    fs::write(checkpoint.file("README.md"), "---\nlicense: other\nlicense_link: LICENSE\n---\n")
+        .unwrap();
     let job = Job { force: true, ..job };
     run(&job);
     let card = fs::read_to_string(job.output.join("README.md")).unwrap();
+    assert!(card.starts_with("---\nlicense: other\nbase_model:"), "{card}");
     for part in [
         "pipeline_tag: text-to-video",
         "sd-cli -M vid_gen --diffusion-model Tiny-Q8_0.gguf",

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use support::{Checkpoint, Wan};
 use to_gguf::tools::verify;
-use to_gguf::{Job, Silent, convert};
+use to_gguf::{Job, Part, Silent, convert};
 
 #[test]
 fn a_published_folder_is_whole_and_verifies() {
@@ -103,6 +103,44 @@ fn the_card_of_one_transformer_names_it_as_such() {
 }
 
 #[test]
+fn the_card_after_an_interruption_is_whole() {
+    let checkpoint = Checkpoint::tiny();
+    let job = Job { resume: true, publish: true, ..checkpoint.job("Q8_0") };
+    convert(&job, &mut Silent).unwrap();
+    let report = convert(&job, &mut Silent).unwrap();
+    assert_eq!(report.continued.len(), 4);
+    let card = fs::read_to_string(job.output.join("README.md")).unwrap();
+    for part in [
+        "base_model: Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "--high-noise-diffusion-model HighNoise/Tiny-HighNoise-Q8_0.gguf",
+        "--vae VAE/Tiny-VAE.safetensors",
+    ] {
+        assert!(card.contains(part), "{part:?} is not in: {card}");
+    }
+}
+
+#[test]
+fn a_licence_that_is_given_is_the_only_one() {
+    let checkpoint = Checkpoint::tiny();
+    let front = "---\nlicense: other\nlicense_name: mine\nlicense_link: https://x.org\n---\n";
+    fs::write(checkpoint.file("README.md"), front).unwrap();
+    let job = checkpoint.job("Q8_0");
+    convert(&job, &mut Silent).unwrap();
+    let source = job.output.join("HighNoise/Tiny-HighNoise-Q8_0.gguf");
+    let license = |job: &Job| {
+        let report = convert(job, &mut Silent).unwrap();
+        let file = gguf::File::open(&report.files[0].path).unwrap();
+        let license = file.metadata().iter().filter(|(key, _)| key.starts_with("general.license"));
+        license.map(|(key, _)| key.to_owned()).collect::<Vec<_>>()
+    };
+    let output = checkpoint.path().join("again");
+    let again = Job::new(&source, &output, &["Q4_0".parse().unwrap()]);
+    assert_eq!(license(&again).len(), 3);
+    let again = Job { license: Some("mit".into()), force: true, ..again };
+    assert_eq!(license(&again).len(), 1);
+}
+
+#[test]
 fn a_conversion_continues_at_the_first_missing_file() {
     let checkpoint = Checkpoint::tiny();
     let job = Job { resume: true, ..checkpoint.job("Q8_0") };
@@ -119,7 +157,7 @@ fn a_conversion_continues_at_the_first_missing_file() {
     let bytes = fs::read(&vae).unwrap();
     fs::write(&vae, &bytes[..bytes.len() - 100]).unwrap();
     let report = convert(&job, &mut Silent).unwrap();
-    assert_eq!(report.continued, std::slice::from_ref(&high));
+    assert_eq!(report.continued, [(Part::HighNoise, high.clone())]);
     assert_eq!(report.files.len(), 3);
     assert_eq!(time(&high), stamp);
     assert!(fs::read(&low).unwrap() == before);

@@ -113,7 +113,8 @@ fn mistakes_of_typing_are_answered_with_what_was_meant() {
         (&["--fps", "0"], "0 is not in 1..=1000"),
         (&["--frames", &most], "frames are too many; the model knows positions for 4093"),
         (&["--steps", &most], "it must be from 1 to 1000"),
-        (&["--steps", "4", "--guidance-until", "5"], "the last guided step is 5"),
+        (&["--preset", "fast", "--steps", &most], "it must be from 1 to 1000"),
+        (&["--steps", "4", "--guidance-until", "5"], "--guidance-until 5: there are 4 steps"),
         (
             &["--lora", "x.safetensors:o.8"],
             "\"o.8\" is no strength; expected such as x.safetensors:0.8",

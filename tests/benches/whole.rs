@@ -46,6 +46,7 @@ fn model(folder: &Path, name: &str, dtype: DType) -> ModelFolder {
         image_encoder: None,
         vae: Arc::new(synthetic::vae(&folder.join("vae.gguf"), vae, Values::Random)),
         inferred: Vec::new(),
+        doubts: Vec::new(),
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Found {
     pub(crate) models: Vec<Model>,
     /// What was left aside, and why.
     pub(crate) notes: Vec<String>,
+    /// What speaks against what files were taken for.
+    pub(crate) doubts: Vec<String>,
     /// The licence, if the source says.
     pub(crate) license: Option<License>,
 }
@@ -39,14 +41,16 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
             "{}: give the folder that this file is in",
             source.display()
         );
-        let (model, inferred) = loose::model(Weights::open_file(source)?, job.part, job)?;
+        let found = loose::model(Weights::open_file(source)?, job.part, job)?;
+        let (model, notes, doubt) = taken(source, found);
         let said = |key: &str| model.metadata.string(key).ok().map(str::to_owned);
         let license = said("general.license").map(|id| License {
             id,
             name: said("general.license.name"),
             link: said("general.license.link"),
         });
-        return Ok(Found { models: vec![model], notes: taken(source, inferred), license });
+        let doubts = doubt.into_iter().collect();
+        return Ok(Found { models: vec![model], notes, doubts, license });
     }
     let license = license(source);
     if source.join("model_index.json").is_file() {
@@ -55,32 +59,38 @@ pub(crate) fn find(job: &Job) -> Result<Found> {
         ensure!(job.part.is_none(), "--expert: {} says what each one is", index.display());
         ensure!(job.tokenizer.is_none(), "--tokenizer: {} names one", index.display());
         let (models, notes) = models(&folder, &job.name)?;
-        return Ok(Found { models, notes, license });
+        return Ok(Found { models, notes, doubts: Vec::new(), license });
     }
-    let (mut models, mut notes) = (Vec::new(), Vec::new());
+    let (mut models, mut notes, mut doubts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut add = |folder: &Path, part| -> Result<()> {
+        let (model, said, against) = taken(folder, loose::model(open(folder)?, part, job)?);
+        models.push(model);
+        notes.extend(said);
+        doubts.extend(against);
+        Ok(())
+    };
+    let mut experts = false;
     for (name, part) in EXPERTS {
         let folder = source.join(name);
         if folder.is_dir() {
-            let (model, inferred) = loose::model(open(&folder)?, Some(part), job)?;
-            notes.extend(taken(&folder, inferred));
-            models.push(model);
+            add(&folder, Some(part))?;
+            experts = true;
         }
     }
-    if models.is_empty() {
-        let (model, inferred) = loose::model(open(source)?, job.part, job)?;
-        notes.extend(taken(source, inferred));
-        models.push(model);
+    if !experts {
+        add(source, job.part)?;
     }
     if let Some(pickle) = pickle_in(source) {
         notes.push(format!("not converted: {}", refusal_of_pickles(&pickle)));
     }
-    Ok(Found { models, notes, license })
+    Ok(Found { models, notes, doubts, license })
 }
 
-/// What a source was taken for without saying so itself.
-fn taken(source: &Path, inferred: Vec<String>) -> Vec<String> {
+/// A model, what its source was taken for without saying so itself, and what speaks against that.
+fn taken(source: &Path, found: loose::Loose) -> (Model, Vec<String>, Option<String>) {
     let name = source.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned();
-    inferred.into_iter().map(|sentence| format!("{name}: {sentence}")).collect()
+    let of = |sentence: String| format!("{name}: {sentence}");
+    (found.model, found.inferred.into_iter().map(of).collect(), found.doubt.map(of))
 }
 
 /// The one model in a folder: what an index lists, or the only file.
@@ -138,6 +148,7 @@ fn license(folder: &Path) -> Option<License> {
     Some(License {
         id: value("license")?,
         name: value("license_name"),
-        link: value("license_link"),
+        // A file beside the source's card isn't beside these files.
+        link: value("license_link").filter(|link| link.contains("://")),
     })
 }

@@ -11,13 +11,16 @@ use crate::Job;
 use crate::source::Weights;
 use crate::tokenizer::Tokenizer;
 
-/// The model in a file, and what of it the file does not say. `expert` is what a transformer does,
+/// A model, what of it its file does not say, and what speaks against that.
+pub(super) struct Loose {
+    pub(super) model: Model,
+    pub(super) inferred: Vec<String>,
+    pub(super) doubt: Option<String>,
+}
+
+/// The model in a file. `expert` is what a transformer does,
 /// where that is known.
-pub(super) fn model(
-    mut weights: Weights,
-    expert: Option<Part>,
-    job: &Job,
-) -> Result<(Model, Vec<String>)> {
+pub(super) fn model(mut weights: Weights, expert: Option<Part>, job: &Job) -> Result<Loose> {
     // Where both are there, they must be alike, of which the catalog sees only the names.
     weights.unify("encoder.embed_tokens.weight", "shared.weight")?;
     let found = recognize(&given(&weights), expert).map_err(|error| match error {
@@ -52,7 +55,7 @@ pub(super) fn model(
             metadata
         }
     };
-    let Recognized { part, family, published, tensors: matched, inferred, .. } = found;
+    let Recognized { part, family, published, tensors: matched, inferred, doubt, .. } = found;
     let model = Model {
         part,
         family,
@@ -62,7 +65,7 @@ pub(super) fn model(
         tensors: tensors(&weights, matched)?,
         weights,
     };
-    Ok((model, inferred))
+    Ok(Loose { model, inferred, doubt })
 }
 
 /// The tensors as the catalog looks at them.

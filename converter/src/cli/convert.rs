@@ -282,10 +282,12 @@ impl TryFrom<Args> for Job {
     }
 }
 
-fn begins_with(path: &Path, text: &str) -> bool {
-    let mut first = vec![0; text.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut first));
-    read.is_ok() && first == text.as_bytes()
+/// Whether a file has errors of tensors, or nothing.
+fn is_table(path: &Path) -> bool {
+    let mut first = Vec::new();
+    let begin = Report::ERRORS.as_bytes();
+    let read = File::open(path).and_then(|f| f.take(begin.len() as u64).read_to_end(&mut first));
+    read.is_ok() && (first.is_empty() || first == begin)
 }
 
 /// Converts with a progress bar, and stops where Ctrl-C (or a termination signal) says so.
@@ -300,7 +302,7 @@ pub(super) fn run(args: Args, quiet: bool) -> Result<Outcome> {
             path.display()
         );
         ensure!(
-            !path.exists() || begins_with(path, Report::ERRORS),
+            !path.exists() || path.is_file() && is_table(path),
             "--errors {}: the file is there and has no errors of tensors; choose another name",
             path.display()
         );
@@ -313,5 +315,9 @@ pub(super) fn run(args: Args, quiet: bool) -> Result<Outcome> {
     if let Some(path) = errors {
         publish::whole(&path, &report.errors())?;
     }
-    Ok(if json { Outcome::json(&json::report(&report), true) } else { Outcome::fine(report) })
+    let outcome = match json {
+        true => Outcome::json(&json::report(&report), true),
+        false => Outcome { warnings: report.warnings(), ..Outcome::fine(report) },
+    };
+    Ok(outcome)
 }

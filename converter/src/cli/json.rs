@@ -10,10 +10,12 @@ use crate::tools::{Compared, Difference, Problem, Verdict};
 /// A conversion. Errors are null where nothing was written, or where the type holds every value.
 pub(super) fn report(report: &Report) -> Value {
     let files = report.files.iter().map(|one| file(one, report.planned));
+    let continued = report.continued.iter().map(|(_, path)| path.display().to_string());
     json!({
         "written": !report.planned,
         "files": files.collect::<Value>(),
-        "whole_already": report.continued,
+        "whole_already": continued.collect::<Value>(),
+        "warnings": report.warnings(),
         "notes": report.notes,
     })
 }
@@ -32,7 +34,7 @@ fn file(file: &FileReport, planned: bool) -> Value {
         shown
     };
     json!({
-        "path": file.path,
+        "path": file.path.display().to_string(),
         "quant": file.quant.to_string(),
         "bytes": file.file_bytes,
         "bits_per_weight": file.bits_per_weight(),
@@ -88,6 +90,6 @@ pub(super) fn difference(difference: &Difference) -> Value {
 
 /// What is wrong with a published folder of so many files.
 pub(super) fn problems(files: usize, problems: &[Problem]) -> Value {
-    let problem = |problem: &Problem| json!({ "file": problem.file, "what": problem.what });
+    let problem = |problem: &Problem| json!({ "file": problem.file.display().to_string(), "what": problem.what });
     json!({ "files": files, "problems": problems.iter().map(problem).collect::<Value>() })
 }

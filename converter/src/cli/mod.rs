@@ -66,7 +66,7 @@ pub struct Args {
     #[command(flatten)]
     convert: Option<convert::Args>,
 
-    /// Print nothing but errors, and what --json asks for
+    /// Print nothing but warnings, errors and what --json asks for
     #[arg(long, global = true)]
     quiet: bool,
 }
@@ -109,7 +109,7 @@ fn explained(error: clap::Error) -> clap::Error {
         Some(ContextValue::String(extra)) if error.kind() == ErrorKind::ArgumentConflict => {
             let said = format!(
                 "unexpected argument '{extra}': there is one source at a time, and the tools are \
-                 inspect, check, diff, verify and rewrap"
+                 inspect, check, diff, verify and rewrap, which stand before all options"
             );
             Args::command().error(ErrorKind::UnknownArgument, said)
         }
@@ -122,13 +122,15 @@ pub struct Outcome {
     text: String,
     /// Whether it was asked for by --json, and --quiet leaves it.
     wanted: bool,
+    /// What of it --quiet leaves otherwise, on standard error.
+    warnings: Vec<String>,
     /// Whether what was checked is as it should be.
     pub fine: bool,
 }
 
 impl Outcome {
     fn fine(text: impl ToString) -> Self {
-        Self { text: text.to_string(), fine: true, wanted: false }
+        Self { text: text.to_string(), fine: true, wanted: false, warnings: Vec::new() }
     }
 
     fn json(value: &serde_json::Value, fine: bool) -> Self {
@@ -138,7 +140,7 @@ impl Outcome {
         };
         // Within strings, the only ones that serde leaves and a terminal obeys.
         let text = format!("{value:#}\n").chars().map(escaped).collect();
-        Self { text, fine, wanted: true }
+        Self { text, fine, wanted: true, warnings: Vec::new() }
     }
 }
 
@@ -164,11 +166,13 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 /// # Errors
 /// As [`crate::convert`] and the functions in [`crate::tools`], and if an option's value can't be
 /// used.
+#[expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 pub fn run(args: Args) -> Result<Outcome> {
     let quiet = args.quiet;
     let mut outcome = command(args)?;
     if quiet && !outcome.wanted {
         outcome.text.clear();
+        outcome.warnings.iter().for_each(|warning| eprintln!("warning: {}", plain(warning)));
     }
     Ok(outcome)
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use gguf::Metadata;
 use std::fmt::Write as _;
 
-use super::{PROMPT, example, relative, safetensors};
+use super::{PROMPT, example, safetensors};
 use crate::Job;
-use crate::arch::Part;
+use crate::arch::{Family, Part};
 use crate::report::Report;
 
 /// Comfy-Org's `HunyuanVideo_1.5_repackaged` and `Qwen-Image_ComfyUI` have these.
@@ -19,7 +19,7 @@ pub(super) const BASE: &str = "tencent/HunyuanVideo-1.5";
 
 /// Whether a transformer's metadata is of this model.
 pub(super) fn is(metadata: &Metadata) -> bool {
-    metadata.string("general.architecture") == Ok("hyvid")
+    metadata.string("general.architecture") == Ok(Family::HunyuanVideo15.name())
 }
 
 /// As model sites sort models.
@@ -37,9 +37,7 @@ pub(super) fn use_it(
     report: &Report,
     metadata: &Metadata,
 ) -> Result<()> {
-    let Some(main) = example(report, Part::Single).map(|file| relative(job, &file.path)) else {
-        return Ok(());
-    };
+    let Some(main) = example(job, report, Part::Single) else { return Ok(()) };
     let vae = safetensors(job, report, Part::Vae);
     let vae = vae.unwrap_or_else(|| "hunyuanvideo15_vae_fp16.safetensors".into());
     let image = from_image(metadata);

@@ -14,7 +14,7 @@ pub use rule::{BadRule, Rule};
 use anyhow::{Result, ensure};
 use gguf::DType;
 
-use crate::arch::{Model, Role, Tensor};
+use crate::arch::{Family, Model, Part, Role, Tensor};
 use mix::Place;
 
 /// Magnitudes from here on round to infinity in F16.
@@ -73,11 +73,13 @@ pub(crate) fn types(
         _ => 0,
     };
     let blocks = places.iter().map(blocks).max().unwrap_or(0);
-    let mixed = |place: Place| match (types.recipe, model.architecture()) {
-        (Recipe::Uniform, _) => quant.dtype(),
-        (_, "wan") => mix::wan(quant, place),
-        (_, "hyvid") => mix::hunyuan_video(quant, place),
-        (_, "t5encoder") => mix::encoder(quant, place, blocks, weighted),
+    let mixed = |place: Place| match (types.recipe, model.part, model.family) {
+        (Recipe::Uniform, ..) => quant.dtype(),
+        (_, Part::TextEncoder, _) => mix::encoder(quant, place, blocks, weighted),
+        (_, part, Family::Wan) if part.is_transformer() => mix::wan(quant, place),
+        (_, part, Family::HunyuanVideo15) if part.is_transformer() => {
+            mix::hunyuan_video(quant, place)
+        }
         _ => quant.dtype(),
     };
     let one = |(index, tensor): (usize, &Tensor)| {

@@ -189,6 +189,7 @@ pub(super) fn open(
 ) -> Result<Asked, Failure> {
     let folder = ModelFolder::open(&model.places()).map_err(Failure::request)?;
     folder.inferred.iter().for_each(|sentence| say(sentence));
+    folder.doubts.iter().for_each(|sentence| warn(&format!("warning: {sentence}")));
     let request = video.request(seed, &folder).map_err(Failure::request)?;
     let config = Config::new(&folder.transformer).map_err(Failure::request)?;
     Ok(Asked { folder, request, variant: variant(&config) })
@@ -250,7 +251,8 @@ impl VideoArgs {
         let (width, height) = self.sides(&request, variant, grid)?;
         let steps = self.steps.unwrap_or(request.steps);
         // A preset guides a share of the steps.
-        let until = request.guidance_until.map(|until| until * steps / request.steps.max(1));
+        let until =
+            request.guidance_until.map(|until| until.saturating_mul(steps) / request.steps.max(1));
         let request = Request {
             width,
             height,
@@ -267,6 +269,9 @@ impl VideoArgs {
         };
         request.check(grid)?;
         request.check_images(model)?;
+        if let Some(until) = self.guidance_until.filter(|until| *until > request.steps) {
+            bail!("--guidance-until {until}: there are {} steps", request.steps);
+        }
         if let Some(preset) = self.preset {
             say(&format!("--preset {preset}: {}", request.sampling()));
             if preset == Preset::Lightning4 && request.loras.is_empty() {

@@ -24,7 +24,7 @@ fn check_files(path: &Path, two: bool) -> anyhow::Result<()> {
         ensure!(folder == Path::new("") || folder.is_dir(), "{named}: the folder isn't there");
         let ours = |file: gguf::File| file.metadata().string("general.type") == Ok("imatrix");
         ensure!(
-            !file.exists() || gguf::File::open(file).is_ok_and(ours),
+            !file.exists() || file.is_file() && gguf::File::open(file).is_ok_and(ours),
             "{named}: the file is there and is no importance matrix; choose another name"
         );
     }
@@ -41,7 +41,8 @@ pub(super) fn collect(
     dataset: &str,
     path: &Path,
 ) -> Result<(), Failure> {
-    check_files(path, folder.transformer_2.is_some()).map_err(Failure::request)?;
+    let two = folder.transformer_2.is_some();
+    check_files(path, two).map_err(Failure::request)?;
     let mut bars = Bars::new(false).map_err(Failure::run)?;
     let mut collector = Collector::default();
     for (i, prompt) in prompts.iter().enumerate() {
@@ -64,7 +65,7 @@ pub(super) fn collect(
                 Failure::run(anyhow!(e).context(kept))
             });
         }
-        let written = collector.write(path, dataset);
+        let written = collector.write(path, two, dataset);
         let written = written.map_err(Failure::run)?;
         if i + 1 == prompts.len() {
             bars.hide();

@@ -185,7 +185,7 @@ pub(super) fn make(
     let tell = if verdict.findings.is_empty() { say } else { warn };
     findings.iter().for_each(|line| tell(line));
     let path = &output.path;
-    bars.event(json!({ "event": "done", "output": path, "passed": passed, "findings": findings }));
+    bars.event(json!({ "event": "done", "output": path.display().to_string(), "passed": passed, "findings": findings }));
     let outcome = Outcome { passed, findings, output: path.clone() };
     if let Err(e) = run.finish(&outcome) {
         bars.warn(&e.to_string());

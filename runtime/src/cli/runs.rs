@@ -83,14 +83,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             .iter()
             .map(|run| {
                 json!({
-                    "path": run.path,
+                    "path": run.path.display().to_string(),
                     "state": state(run),
                     "step": run.step,
                     "steps": run.record.request.steps,
                     "created": run.record.created,
                     "bytes": run.bytes,
                     "prompt": run.record.request.prompt,
-                    "output": run.record.output.path,
+                    "output": run.record.output.path.display().to_string(),
                 })
             })
             .collect();

@@ -44,7 +44,7 @@ pub struct SelfTest {
     pub device: String,
     /// Whether no op failed.
     pub passed: bool,
-    /// Why there are no ops: the device can't be opened.
+    /// Why there are no more ops: the device can't be opened.
     pub error: Option<String>,
     /// In the order in which they ran; with an `error`, as far as they did.
     pub ops: Vec<Op>,

@@ -44,7 +44,8 @@ impl Image {
     pub fn read(path: &Path) -> Result<Self, ImageError> {
         let io = |cause| ImageError::Io { path: path.to_owned(), cause };
         // Opening a pipe waits for somebody who writes to it.
-        if !fs::metadata(path).map_err(io)?.is_file() {
+        let kind = fs::metadata(path).map_err(io)?;
+        if !kind.is_file() && !kind.is_dir() {
             return Err(ImageError::Kind { path: path.to_owned() });
         }
         let file = File::open(path).map_err(io)?;

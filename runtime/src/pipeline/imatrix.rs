@@ -76,8 +76,8 @@ impl Collector {
         Ok(())
     }
 
-    /// The files that [`Collector::write`] writes: `path`, or of `two` experts two files beside it, with
-    /// `-HighNoise` and `-LowNoise` in their names.
+    /// The files that [`Collector::write`] may write: `path`, or of `two` experts two files beside it,
+    /// with `-HighNoise` and `-LowNoise` in their names.
     pub fn files(path: &Path, two: bool) -> Vec<PathBuf> {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let extension = path.extension().unwrap_or("gguf".as_ref()).to_string_lossy();
@@ -86,16 +86,22 @@ impl Collector {
         labels.iter().map(file).collect()
     }
 
-    /// Writes what was gathered so far to [`Collector::files`], which are replaced. `dataset` says what
-    /// the clips showed.
-    pub fn write(&self, path: &Path, dataset: &str) -> Result<Vec<PathBuf>, gguf::Error> {
+    /// Writes what was gathered so far in the place of [`Collector::files`], of each expert that had a
+    /// step. `dataset` says what the clips showed.
+    pub fn write(
+        &self,
+        path: &Path,
+        two: bool,
+        dataset: &str,
+    ) -> Result<Vec<PathBuf>, gguf::Error> {
         let experts = self.experts.borrow();
-        let [_, low] = &*experts;
-        let files = Self::files(path, !low.is_empty());
-        for (matrices, file) in experts.iter().zip(&files) {
-            self.write_one(matrices, file, dataset)?;
+        let files = experts.iter().zip(Self::files(path, two));
+        let mut written = Vec::new();
+        for (matrices, file) in files.filter(|(matrices, _)| !matrices.is_empty()) {
+            self.write_one(matrices, &file, dataset)?;
+            written.push(file);
         }
-        Ok(files)
+        Ok(written)
     }
 
     fn write_one(

@@ -45,6 +45,8 @@ pub struct ModelFolder {
     pub vae: Arc<File>,
     /// What the files don't say and was found out, a sentence each.
     pub inferred: Vec<String>,
+    /// What speaks against what files were taken for, a sentence each.
+    pub doubts: Vec<String>,
 }
 
 /// Why files don't make a pipeline.
@@ -160,8 +162,8 @@ impl ModelFolder {
             agree("input channels", (low, own.in_channels), config.in_channels)?;
             agree("output channels", (low, own.out_channels), config.out_channels)?;
         }
-        let inferred = finder.inferred;
-        Ok(Self { transformer, transformer_2, text_encoder, image_encoder, vae, inferred })
+        let Finder { inferred, doubts, .. } = finder;
+        Ok(Self { transformer, transformer_2, text_encoder, image_encoder, vae, inferred, doubts })
     }
 
     /// What the VAE makes of clips.
@@ -188,11 +190,12 @@ struct Finder<'a> {
     /// Why files that might have been meant aren't taken.
     near: Vec<String>,
     inferred: Vec<String>,
+    doubts: Vec<String>,
 }
 
 impl<'a> Finder<'a> {
     fn new(folder: &'a Path) -> Self {
-        Self { folder, found: None, near: vec![], inferred: vec![] }
+        Self { folder, found: None, near: vec![], inferred: vec![], doubts: vec![] }
     }
 
     /// The models in the folder.
@@ -254,6 +257,7 @@ impl<'a> Finder<'a> {
         let path = found.file.path().display();
         let said = found.inferred.iter().map(|sentence| format!("{path}: {sentence}"));
         self.inferred.extend(said);
+        self.doubts.extend(found.doubt.iter().map(|sentence| format!("{path}: {sentence}")));
         Ok(found.file)
     }
 }

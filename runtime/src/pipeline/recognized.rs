@@ -17,6 +17,8 @@ pub(super) struct Recognized {
     pub part: Part,
     /// What the file doesn't say and was found out, a sentence each.
     pub inferred: Vec<String>,
+    /// What speaks against what it was taken for.
+    pub doubt: Option<String>,
 }
 
 /// Why a file is of no use.
@@ -69,7 +71,7 @@ pub(super) fn open(path: &Path, told: Option<Part>) -> Result<Recognized, Recogn
     // the wrong one.
     match says(file.metadata()) {
         Some(part) if !is_folded(&file) => {
-            Ok(Recognized { file: Arc::new(file), part, inferred: Vec::new() })
+            Ok(Recognized { file: Arc::new(file), part, inferred: Vec::new(), doubt: None })
         }
         Some(_) => described(file, None),
         None => described(file, told),
@@ -123,8 +125,8 @@ fn described(file: File, told: Option<Part>) -> Result<Recognized, RecognizeErro
         Tensor { name, shape: wanted.shape.clone(), ..stored }
     };
     let tensors = recognized.tensors.iter().map(tensor).collect();
-    let (part, inferred) = (recognized.part, recognized.inferred);
-    Ok(Recognized { file: Arc::new(file.described(metadata, tensors)), part, inferred })
+    let catalog::Recognized { part, inferred, doubt, .. } = recognized;
+    Ok(Recognized { file: Arc::new(file.described(metadata, tensors)), part, inferred, doubt })
 }
 
 /// The tensors of a safetensors file's `bytes`.

@@ -156,8 +156,6 @@ impl Request {
         number("number of steps", self.steps as f64, steps, "from 1 to 1000")?;
         number("guidance scale", scale, scale.is_finite(), "a number")?;
         number("guidance scale of the low-noise expert", low, low.is_finite(), "a number")?;
-        let until = self.guidance_until.unwrap_or(self.steps);
-        number("last guided step", until as f64, until <= self.steps, "a step that there is")?;
         let shift = self.flow_shift;
         number("flow shift", shift, shift.is_finite() && shift > 0.0, "above 0")?;
         let falls = self.schedule().is_ok();
@@ -319,7 +317,6 @@ mod tests {
         for bad in [
             Request { steps: 0, ..base.clone() },
             Request { guidance_scale: f32::NAN, ..base.clone() },
-            Request { guidance_until: Some(21), ..base.clone() },
             Request { flow_shift: 0.0, ..base.clone() },
             // Of all steps, the noise levels are the same number.
             Request { flow_shift: 3e38, ..base.clone() },
