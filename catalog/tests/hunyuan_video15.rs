@@ -123,6 +123,14 @@ fn files_are_told_by_their_tensors() {
         let table = small.tensors();
         table.iter().map(|w| (format!("{prefix}{}", w.name), w.shape.clone())).collect()
     };
+    // It has no experts, so nobody can have asked for one of them.
+    let tensors = named("");
+    let given = Given::new(
+        Path::new("some.gguf"),
+        tensors.iter().map(|(name, shape)| (name.as_str(), &shape[..])),
+    );
+    let error = recognize(&given, Some(Part::HighNoise)).unwrap_err();
+    assert!(matches!(error, Error::NoExpert { .. }), "{error}");
     for prefix in ["", "model.diffusion_model."] {
         let found = of(&named(prefix), None).unwrap();
         assert_eq!((found.family, found.part), (Family::HunyuanVideo15, Part::Single));
