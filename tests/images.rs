@@ -5,10 +5,12 @@ use gguf_video::ggml::{Device, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::run_folder::{OutputRecord, Record, RunFolder};
 use gguf_video::pipeline::{
-    GenerateError, Kept, Machine, ModelFolder, Progress, Request, Silent, Stage, generate,
+    Basis, Calibration, GenerateError, Kept, Machine, ModelFolder, Plan, Progress, Request, Silent,
+    Stage, Timings, generate,
 };
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn write_image(path: PathBuf, [width, height]: [u32; 2]) -> PathBuf {
     let file = std::fs::File::create(&path).unwrap();
@@ -116,4 +118,29 @@ fn a_mask_and_an_image_beside_the_latents() {
 #[test]
 fn two_images_and_their_features() {
     check("wan2.1-flf2v-14b", true);
+}
+
+/// The VAE and the image encoder may be on two devices.
+#[test]
+fn each_part_learns_from_its_own_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let Case { machine, model, request } = Case::new(folder.path(), "wan2.1-flf2v-14b", true);
+    let mut known = Calibration::default();
+    let plan =
+        |known: &mut Calibration| Plan::new(&machine, &model, &request, Some(known)).unwrap();
+    let before = plan(&mut known);
+
+    let factors = [1.5, 2.0, 0.5, 3.0, 0.75];
+    let took = before.parts().zip(factors).map(|(part, factor)| part.seconds * factor);
+    let took: Vec<Duration> = took.map(Duration::from_secs_f64).collect();
+    let [encode, images, image_encoder, denoise, decode] = took[..] else { panic!("{took:?}") };
+    let timings = Timings { encode, images, image_encoder, denoise, decode, whole: true };
+    before.teach(&machine, &timings, &mut known);
+
+    let after = plan(&mut known);
+    for ((before, after), factor) in before.parts().zip(after.parts()).zip(factors) {
+        assert_eq!((before.basis, after.basis), (Basis::Measured, Basis::Runs), "{}", after.name);
+        let ratio = after.seconds / before.seconds;
+        assert!((ratio / factor - 1.0).abs() < 1e-3, "{}: {ratio}", after.name);
+    }
 }

@@ -10,7 +10,7 @@ use gguf_video::models::wan::{Config, WanModel, vae};
 use gguf_video::models::{Denoiser, TextEncoder};
 use gguf_video::pipeline::{
     Checkpoint, Conditions, Experts, Images, Machine, ModelFolder, Progress, Request, Silent, Step,
-    encode_images,
+    Timings, encode_images,
 };
 use gguf_video::text::{Tokenizer, clean};
 use std::ops::ControlFlow;
@@ -132,7 +132,9 @@ impl Case {
             );
         }
         let machine = Machine::on(device(), self.precision, 1);
-        let images = encode_images(&machine, &self.folder, &self.request, &mut Silent).unwrap();
+        let timings = &mut Timings::default();
+        let images = encode_images(&machine, &self.folder, &self.request, timings, &mut Silent);
+        let images = images.unwrap();
         for condition in images.channels.iter().chain(&images.first_frame) {
             self.check("condition", &condition.data);
         }

@@ -15,7 +15,7 @@ use gguf_video::ggml::{Device, HostTensor, Precision, Usage};
 use gguf_video::pipeline::noise::Generator;
 use gguf_video::pipeline::{
     Calibration, Checkpoint, Conditions, Experts, Machine, ModelFolder, Part, Plan, Request,
-    Silent, choose_device, decode, encode_images,
+    Silent, Timings, choose_device, decode, encode_images,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,9 +103,9 @@ fn main() {
         println!("{name},{},{planned:.2},{used:.2},{promised:.1},{seconds:.1}", part.name);
     };
     device.forget_peak();
-    let begin = Instant::now();
-    let images = encode_images(&machine, &model, &request, &mut Silent).unwrap();
-    show(&plan.images[0], begin.elapsed().as_secs_f64());
+    let timings = &mut Timings::default();
+    let images = encode_images(&machine, &model, &request, timings, &mut Silent).unwrap();
+    show(&plan.images[0], timings.images.as_secs_f64());
 
     let text = |seed| HostTensor::new([77, 4096], Generator::new(seed).normal(77 * 4096));
     let conditions = Conditions { images, ..Conditions::prompts(text(1), Some(text(2))) };

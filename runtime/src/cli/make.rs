@@ -170,8 +170,9 @@ pub(super) fn make(
         };
         FrameSink::finish(sink).map_err(|e| Failure::run(kept(e)))?;
     }
+    let encode = timings.encode + timings.images + timings.image_encoder;
     let [encode, denoise, decode] =
-        [timings.encode + timings.images, timings.denoise, timings.decode].map(|t| t.as_secs_f64());
+        [encode, timings.denoise, timings.decode].map(|t| t.as_secs_f64());
     let mut step = String::new();
     // What was resumed did only a part of the work.
     if timings.whole {

@@ -28,8 +28,10 @@ use std::time::{Duration, Instant};
 pub struct Timings {
     /// Of the prompts.
     pub encode: Duration,
-    /// Of the images that the clip begins and ends with.
+    /// Of what the VAE makes of the images that the clip begins and ends with.
     pub images: Duration,
+    /// Of what the image encoder makes of them.
+    pub image_encoder: Duration,
     /// Of all steps, and of loading the experts.
     pub denoise: Duration,
     /// Of loading the VAE and decoding, and of handing frames on.
@@ -117,9 +119,8 @@ impl Run<'_> {
             encode(exec, self.folder, self.request, progress)?
         };
         timings.encode = begin.elapsed();
-        let begin = Instant::now();
-        conditions.images = encode_images(self.machine, self.folder, self.request, progress)?;
-        timings.images = begin.elapsed();
+        conditions.images =
+            encode_images(self.machine, self.folder, self.request, timings, progress)?;
         if let Some(Err(e)) = self.kept.map(|kept| kept.run.save_conditions(&conditions)) {
             progress.warn(&format!("the encoded prompts aren't saved: {e}"));
         }

@@ -4,6 +4,7 @@
 
 use super::conditions::Images;
 use super::error::GenerateError;
+use super::generate::Timings;
 use super::load::load_weights;
 use super::machine::Machine;
 use super::model_folder::ModelFolder;
@@ -16,15 +17,18 @@ use crate::models::wan;
 use crate::models::wan::vae::WanVaeEncoder;
 use gguf::File;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// What the images of `request` are to the model in `folder`.
+/// What the images of `request` are to the model in `folder`; `timings` gets what each of them took.
 pub fn encode_images(
     machine: &Machine,
     folder: &ModelFolder,
     request: &Request,
+    timings: &mut Timings,
     progress: &mut dyn Progress,
 ) -> Result<Images, GenerateError> {
     let Some(path) = &request.image else { return Ok(Images::default()) };
+    let begin = Instant::now();
     let first = Image::read(path)?;
     let last = request.last_image.as_deref().map(Image::read).transpose()?;
     let config = wan::Config::new(&folder.transformer)?;
@@ -45,9 +49,12 @@ pub fn encode_images(
         images.channels = Some(masked(&latents, last.is_some()));
     }
     drop(exec);
+    timings.images = begin.elapsed();
     if let Some(file) = &folder.image_encoder {
+        let begin = Instant::now();
         let seen: Vec<&Image> = std::iter::once(&first).chain(&last).collect();
         images.features = Some(features(machine, file, &seen, progress)?);
+        timings.image_encoder = begin.elapsed();
     }
     Ok(images)
 }

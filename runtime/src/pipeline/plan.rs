@@ -49,7 +49,7 @@ pub struct Part {
 pub struct Plan {
     /// The text encoder.
     pub text: Part,
-    /// Of a request with an image: the VAE's encoder, and the image encoder of models that have one.
+    /// Of a request with an image: the VAE's encoder, then the image encoder of models that have one.
     pub images: Vec<Part>,
     /// High noise first.
     pub experts: Vec<Part>,
@@ -103,13 +103,17 @@ impl Plan {
     /// A finished run took so long: later plans know better.
     pub fn teach(&self, machine: &Machine, timings: &Timings, calibration: &mut Calibration) {
         let experts = self.experts.iter().map(|part| part.promised).sum();
-        let images = self.images.iter().map(|part| part.promised).sum();
+        let images = [(machine.vae, timings.images), (machine.text, timings.image_encoder)];
+        let images = self.images.iter().zip(images);
+        let images = images.map(|(part, (device, took))| (device, part.name, part.promised, took));
         for (device, part, promised, took) in [
             (machine.text, "text encoder", self.text.promised, timings.encode),
-            (machine.vae, "image", images, timings.images),
             (machine.transformer, "transformer", experts, timings.denoise),
             (machine.vae, "VAE", self.vae.promised, timings.decode),
-        ] {
+        ]
+        .into_iter()
+        .chain(images)
+        {
             calibration.learn(machine, device, part, promised, took.as_secs_f64());
         }
     }
@@ -181,11 +185,10 @@ impl Clock<'_> {
     }
 }
 
-/// The parts that are measured together: runs tell how long both experts take.
+/// What runs measure a part as: they tell how long both experts take.
 fn pace_name(part: &str) -> &str {
     match part {
-        "text encoder" | "VAE" => part,
-        "VAE's encoder" | "image encoder" => "image",
+        "text encoder" | "VAE's encoder" | "image encoder" | "VAE" => part,
         _ => "transformer",
     }
 }

@@ -9,7 +9,7 @@ use super::conditions::Conditions;
 use super::denoise::{Checkpoint, Experts};
 use super::error::GenerateError;
 use super::full_size::{Comparison, FullSize};
-use super::generate::{decode, encode};
+use super::generate::{Timings, decode, encode};
 use super::home::Home;
 use super::images::encode_images;
 use super::machine::Machine;
@@ -173,7 +173,8 @@ impl Preflight<'_> {
         let mut exec = self.machine.executor(self.machine.text)?;
         let mut conditions = encode(&mut exec, self.folder, &tiny, progress)?;
         drop(exec);
-        conditions.images = encode_images(self.machine, self.folder, &tiny, progress)?;
+        let timings = &mut Timings::default();
+        conditions.images = encode_images(self.machine, self.folder, &tiny, timings, progress)?;
         let (latents, activations) = self.denoise(&tiny, &conditions, progress)?;
         let tiny = self.tiny(latents.clone(), progress)?;
 
