@@ -47,9 +47,9 @@ pub struct System {
     /// Of the machine.
     pub physical_cores: Option<usize>,
     /// RAM.
-    pub memory_bytes: u64,
+    pub memory_bytes: Option<u64>,
     /// RAM that programs can get before others are swapped out.
-    pub available_memory_bytes: u64,
+    pub available_memory_bytes: Option<u64>,
     /// Whether Rosetta translates the program; null where there is none.
     pub rosetta: Option<bool>,
     /// macOS: MB of RAM that the GPU may use; 0 is the system's own choice.
@@ -73,8 +73,8 @@ impl System {
             cpu,
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             physical_cores: Told::physical_core_count().ok(),
-            memory_bytes: told.as_ref().map_or(0, Told::total_memory),
-            available_memory_bytes: told.as_ref().map_or(0, Told::available_memory),
+            memory_bytes: told.as_ref().map(Told::total_memory),
+            available_memory_bytes: told.as_ref().map(Told::available_memory),
             rosetta: translated.map(|value| value == "1"),
             iogpu_wired_limit_mb: sysctl("iogpu.wired_limit_mb").and_then(|v| v.parse().ok()),
         }

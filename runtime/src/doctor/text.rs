@@ -36,8 +36,11 @@ impl Display for System {
         if let Some(cores) = self.physical_cores {
             write!(f, " ({cores} physical)")?;
         }
-        let [all, free] = [self.memory_bytes, self.available_memory_bytes].map(|b| short(b as f64));
-        writeln!(f, ", {all}B RAM, {free}B of it available")?;
+        let known = |bytes: Option<u64>| {
+            bytes.map_or("unknown".into(), |b| format!("{}B", short(b as f64)))
+        };
+        let [all, free] = [self.memory_bytes, self.available_memory_bytes].map(known);
+        writeln!(f, ", RAM {all}, of it available {free}")?;
         if self.rosetta == Some(true) {
             let advice = "build the program for aarch64: Metal is slow or missing this way";
             writeln!(f, "warning   Rosetta translates this program; {advice}")?;
