@@ -61,19 +61,21 @@ fn dequantized(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     out
 }
 
-/// Writes `file` again with every tensor in F32; says how many were quantized.
-fn widen(file: &File, to: &Path) -> usize {
+/// Writes `file` again with every tensor in `dtype`, F32 or one of half the bits; says how many were quantized.
+fn rewrite(file: &File, to: &Path, dtype: DType) -> usize {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
-    let spec = |t: &gguf::Tensor| TensorSpec {
-        name: t.name.clone(),
-        shape: t.shape.clone(),
-        dtype: DType::F32,
-    };
+    let spec =
+        |t: &gguf::Tensor| TensorSpec { name: t.name.clone(), shape: t.shape.clone(), dtype };
     let specs = file.tensors().iter().map(spec).collect();
     let mut writer = Writer::create(to, file.metadata(), specs).unwrap();
     for t in file.tensors() {
         for value in dequantized(t.dtype, file.data(t)) {
-            writer.write(&value.to_le_bytes()).unwrap();
+            let written = match dtype {
+                DType::F16 => writer.write(&f16::from_f32(value).to_le_bytes()),
+                DType::BF16 => writer.write(&bf16::from_f32(value).to_le_bytes()),
+                _ => writer.write(&value.to_le_bytes()),
+            };
+            written.unwrap();
         }
     }
     writer.finish().unwrap();
@@ -102,9 +104,12 @@ fn request() -> Request {
     }
 }
 
+fn executor() -> Executor {
+    Executor::new(Device::cpu(), Precision::Strict, 1).unwrap()
+}
+
 fn make(folder: &ModelFolder) -> Made {
-    let request = request();
-    let mut exec = Executor::new(Device::cpu(), Precision::Strict, 1).unwrap();
+    let (request, mut exec) = (request(), executor());
     let prompts = encode(&mut exec, folder, &request, &mut Silent).unwrap();
     let prompt = prompts.positive.clone();
     let experts = Experts::new(folder.transformer.clone(), folder.transformer_2.clone()).unwrap();
@@ -131,7 +136,8 @@ fn check(quant: &str, quantized_tensors: usize) {
         ("text.gguf", &folder.text_encoder),
         ("vae.gguf", &folder.vae),
     ];
-    let count = files.iter().map(|(name, file)| widen(file, &widened.join(name))).sum::<usize>();
+    let widen = |(name, file): &(&str, &Arc<File>)| rewrite(file, &widened.join(name), DType::F32);
+    let count = files.iter().map(widen).sum::<usize>();
     assert_eq!(count, quantized_tensors, "tensors in {quant}");
 
     let (got, expected) = (make(&folder), make(&open_model(&widened)));
@@ -143,6 +149,33 @@ fn check(quant: &str, quantized_tensors: usize) {
     // Eight bits may fall to the other side of a rounding.
     let apart = got.video.iter().zip(&expected.video).filter(|(a, b)| (*a - *b).abs() > 1.0);
     assert_eq!(apart.count(), 0, "values of the video that differ by more than one");
+}
+
+/// VAEs are often published in halves, which become what kernels want when they are loaded.
+#[test]
+fn a_vae_of_halves_decodes_as_its_values_say() {
+    let output = tempfile::tempdir().unwrap();
+    let mut folder = converted(&repository("demo/checkpoint"), &output.path().join("demo"), "F32");
+    let original = folder.vae.clone();
+    let start = Checkpoint::start(&request(), folder.latent_grid().unwrap());
+    let mut decoded = |vae: &Path| {
+        folder.vae = Arc::new(File::open(vae).unwrap());
+        let (mut exec, mut frames) = (executor(), Vec::new());
+        let mut push = |frame: &gguf_video::output::Frame| {
+            frames.push(frame.clone());
+            Ok(())
+        };
+        let latents = start.latents.clone();
+        decode(&mut exec, &folder, latents, request().frames, &mut Silent, &mut push).unwrap();
+        frames
+    };
+    for dtype in [DType::F16, DType::BF16] {
+        let [halves, widened] =
+            ["halves", "widened"].map(|name| output.path().join(format!("{name}-{dtype}.gguf")));
+        rewrite(&original, &halves, dtype);
+        rewrite(&File::open(&halves).unwrap(), &widened, DType::F32);
+        assert_eq!(decoded(&halves), decoded(&widened), "{dtype}");
+    }
 }
 
 /// A NaN in one weight of the VAE, the last place where it could slip through.

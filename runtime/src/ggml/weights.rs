@@ -6,8 +6,9 @@ use super::graph::Node;
 use super::{Capacity, Device, Family, Shape, Storage, dry};
 use ggml_sys as sys;
 use gguf::DType;
-use half::f16;
-use half::vec::HalfFloatVecExt;
+use half::slice::HalfFloatSliceExt;
+use half::vec::{HalfBitsVecExt, HalfFloatVecExt};
+use half::{bf16, f16};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -351,18 +352,12 @@ impl<'w> Scope<'w> {
     fn values(&self, name: &str, shape: &[i64]) -> Result<Vec<f32>, LoadError> {
         let tensor = self.take(name, shape)?;
         let bytes = self.weights.0.file.data(tensor);
-        let two = |b: &[u8]| [b[0], b[1]];
+        // Machines that ggml runs on have the byte order of the file.
+        let halves = || bytemuck::pod_collect_to_vec::<u8, u16>(bytes);
         Ok(match tensor.dtype {
-            DType::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            DType::F16 => {
-                bytes.chunks_exact(2).map(|b| f16::from_le_bytes(two(b)).to_f32()).collect()
-            }
-            DType::BF16 => {
-                bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes(two(b)).to_f32()).collect()
-            }
+            DType::F32 => bytemuck::pod_collect_to_vec(bytes),
+            DType::F16 => halves().reinterpret_into::<f16>().to_f32_vec(),
+            DType::BF16 => halves().reinterpret_into::<bf16>().to_f32_vec(),
             dtype => return Err(self.wrong_type(name, dtype, FLOAT_NAMES)),
         })
     }
