@@ -429,6 +429,23 @@ fn links_in_a_run_folder_are_not_followed() {
 }
 
 #[test]
+fn pipes_in_a_run_folder_are_not_waited_for() {
+    let place = Place::new();
+    succeeds(place.run("a.y4m", "run"));
+    for name in ["run.json", "conditions.safetensors", "state.safetensors", "lock"] {
+        let run = place.path(name);
+        copy_folder(&place.path("run"), &run);
+        for old in [name, "state.safetensors"] {
+            let _ = fs::remove_file(run.join(old));
+        }
+        assert!(Command::new("mkfifo").arg(run.join(name)).status().unwrap().success());
+        let mut child = place.resume(name).spawn().unwrap();
+        wait(&mut child, || false);
+        assert!(!child.wait().unwrap().success(), "{name}");
+    }
+}
+
+#[test]
 fn how_often_decoding_failed_has_an_end() {
     let place = Place::new();
     succeeds(place.run("a.y4m", "run"));

@@ -2,11 +2,9 @@
 
 use super::{Failure, print};
 use crate::pipeline::Home;
-use crate::pipeline::run_folder::{Listed, list};
-use anyhow::Context;
+use crate::pipeline::run_folder::{Listed, RunError, RunFolder, list};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use serde_json::json;
-use std::fs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,9 +65,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         };
         let (mut count, mut bytes) = (0, 0);
         for run in runs.iter().filter(doomed) {
-            let path = &run.path;
-            let removed = fs::remove_dir_all(path);
-            removed.with_context(|| path.display().to_string()).map_err(Failure::run)?;
+            match RunFolder::open(&run.path).and_then(RunFolder::remove) {
+                // Somebody went on with it a moment ago.
+                Err(RunError::Locked(_)) => continue,
+                removed => removed.map_err(Failure::run)?,
+            }
             (count, bytes) = (count + 1, bytes + run.bytes);
         }
         return print(&format!(

@@ -19,9 +19,8 @@ use super::denoise::{Checkpoint, Step};
 use super::run_record::FORMAT;
 use super::sampler::State;
 use super::watch::Vitals;
-use super::whole_file::replace;
+use super::whole_file::{self, SAFE_FLAGS, replace};
 use crate::ggml::{HostTensor, Shape};
-use nix::libc::O_NOFOLLOW;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -29,6 +28,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 pub use super::run_record::{MOST_THREADS, MachineRecord, OutputRecord, Record};
 
@@ -99,6 +100,14 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let record = Record::read(path)?;
         Ok(Self { path: path.to_owned(), record, _lock: lock(path)? })
+    }
+
+    /// Removes the folder and all that is in it.
+    ///
+    /// # Errors
+    /// Where the operating system fails.
+    pub fn remove(self) -> Result<(), RunError> {
+        fs::remove_dir_all(&self.path).map_err(io_error(&self.path))
     }
 
     /// As [`RunFolder::create`] or [`RunFolder::open`] got it.
@@ -184,7 +193,7 @@ impl RunFolder {
         let mut line = serde_json::to_vec(vitals).expect("plain data");
         line.push(b'\n');
         let mut options = OpenOptions::new();
-        let open = options.create(true).append(true).custom_flags(O_NOFOLLOW).open(&path);
+        let open = options.create(true).append(true).custom_flags(SAFE_FLAGS).open(&path);
         open.and_then(|mut file| file.write_all(&line)).map_err(io_error(&path))
     }
 
@@ -196,10 +205,9 @@ impl RunFolder {
     /// Remembers that decoding begins, and says how often it did without coming to an end.
     pub fn begin_decoding(&self) -> Result<u32, RunError> {
         let path = self.path.join("decode.json");
-        let before: u32 = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-            read => serde_json::from_slice(&read.map_err(io_error(&path))?)
-                .map_err(|e| broken(&path, &e))?,
+        let before: u32 = match whole_file::read(&path).map_err(io_error(&path))? {
+            None => 0,
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| broken(&path, &e))?,
         };
         replace(&path, before.saturating_add(1).to_string().as_bytes()).map_err(io_error(&path))?;
         Ok(before)
@@ -229,7 +237,6 @@ impl RunFolder {
         metadata: Option<HashMap<String, String>>,
     ) -> Result<(), RunError> {
         let path = self.path.join(format!("{name}.safetensors"));
-        // Machines that ggml runs on have the byte order of the file.
         let views = tensors.iter().map(|(name, shape, values)| {
             let shape = shape.full().map(|d| d as usize).to_vec();
             let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values));
@@ -241,9 +248,8 @@ impl RunFolder {
 
     fn tensors(&self, name: &str) -> Result<Option<Tensors>, RunError> {
         let path = self.path.join(format!("{name}.safetensors"));
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(io_error(&path))?,
+        let Some(bytes) = whole_file::read(&path).map_err(io_error(&path))? else {
+            return Ok(None);
         };
         let broken = |e: safetensors::SafeTensorError| broken(&path, &e);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
@@ -256,8 +262,7 @@ impl RunFolder {
                 let why = format!("`{name}` is {:?} of {:?}", view.dtype(), view.shape());
                 return Err(RunError::Broken { path, why });
             };
-            let number = |b: &[u8]| f32::from_le_bytes(b.try_into().expect("four bytes"));
-            let values: Vec<f32> = view.data().chunks_exact(4).map(number).collect();
+            let values = bytemuck::pod_collect_to_vec(view.data());
             tensors.insert(name, HostTensor::new(shape, values));
         }
         Ok(Some(Tensors { tensors, metadata: header.metadata().clone().unwrap_or_default() }))
@@ -301,14 +306,15 @@ pub fn list(runs: &Path) -> Result<Vec<Listed>, RunError> {
     for entry in entries {
         let path = entry.map_err(io_error(runs))?.path();
         let Ok(record) = Record::read(&path) else { continue };
-        let outcome = fs::read(path.join("result.json")).ok();
-        let outcome = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let step = fs::read_to_string(path.join("steps.jsonl")).unwrap_or_default();
+        let read = |name: &str| whole_file::read(&path.join(name)).ok().flatten();
+        let outcome = read("result.json").and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let steps = read("steps.jsonl").unwrap_or_default();
         // A power cut may have left a part of a line.
-        let step = step.lines().rev().find_map(|l| serde_json::from_str::<Vitals>(l).ok());
+        let mut lines = steps.rsplit(|byte| *byte == b'\n');
+        let step = lines.find_map(|line| serde_json::from_slice::<Vitals>(line).ok());
         let files = fs::read_dir(&path).into_iter().flatten().flatten();
         let bytes = files.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum();
-        let running = matches!(lock(&path), Err(RunError::Locked(_)));
+        let running = is_locked(&path);
         let step = step.map_or(0, |v| v.step);
         listed.push(Listed { path, record, step, outcome, running, bytes });
     }
@@ -318,16 +324,28 @@ pub fn list(runs: &Path) -> Result<Vec<Listed>, RunError> {
 
 /// Nobody else works on the run in `path` as long as the file lives.
 fn lock(path: &Path) -> Result<File, RunError> {
+    /// [`is_locked`] holds the lock for much less than all of these.
+    const TRIES: usize = 10;
     let file = path.join("lock");
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).custom_flags(O_NOFOLLOW);
+    options.create(true).truncate(false).write(true).custom_flags(SAFE_FLAGS);
     let open = options.open(&file);
     let open = open.map_err(io_error(&file))?;
-    match open.try_lock() {
-        Ok(()) => Ok(open),
-        Err(TryLockError::WouldBlock) => Err(RunError::Locked(path.to_owned())),
-        Err(TryLockError::Error(cause)) => Err(RunError::Io { path: file, cause }),
+    for _ in 0..TRIES {
+        match open.try_lock() {
+            Ok(()) => return Ok(open),
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(20)),
+            Err(TryLockError::Error(cause)) => return Err(RunError::Io { path: file, cause }),
+        }
     }
+    Err(RunError::Locked(path.to_owned()))
+}
+
+/// Whether a process works on the run in `path`. Shared, so that two who ask at once don't see each other.
+fn is_locked(path: &Path) -> bool {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(SAFE_FLAGS).open(path.join("lock"));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> RunError + Copy + '_ {

@@ -3,9 +3,9 @@
 use super::model_file::ModelFile;
 use super::request::Request;
 use super::run_folder::{RunError, broken, io_error};
+use super::whole_file;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 /// Of [`Record`]; another one can't be resumed.
 pub(super) const FORMAT: u32 = 1;
@@ -91,11 +91,8 @@ impl Record {
             version: String,
         }
         let path = path.join("run.json");
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(RunError::NoRun(path.parent().unwrap_or(&path).to_owned()));
-            }
-            read => read.map_err(io_error(&path))?,
+        let Some(bytes) = whole_file::read(&path).map_err(io_error(&path))? else {
+            return Err(RunError::NoRun(path.parent().unwrap_or(&path).to_owned()));
         };
         let broken = |e: serde_json::Error| broken(&path, &e);
         let Header { format, version } = serde_json::from_slice(&bytes).map_err(broken)?;
