@@ -5,6 +5,7 @@ use e2e::{converted, device, repository};
 use gguf_video::ggml::{Device, Family, Precision};
 use gguf_video::output::Frame;
 use gguf_video::pipeline::{Machine, ModelFolder, Request, Silent, generate};
+use rayon::prelude::*;
 
 /// A prompt in words that the checkpoint knows, the colour, motion and background that the frames
 /// must show, and a seed.
@@ -65,10 +66,9 @@ fn clip(
 fn check(quant: &str) {
     let output = tempfile::tempdir().unwrap();
     let folder = converted(&repository("demo/checkpoint"), output.path(), quant);
-    // The tests themselves run side by side: ggml's threads wait busily for each other.
-    let machine = Machine::on(Device::cpu(), Precision::Native, 1);
-    let mut wrong = Vec::new();
-    for (prompt, colour, moving, background, seed) in PROMPTS {
+    let wrong = PROMPTS.par_iter().filter_map(|&(prompt, colour, moving, background, seed)| {
+        // Clips are made side by side: ggml's threads wait busily for each other.
+        let machine = Machine::on(Device::cpu(), Precision::Native, 1);
         let frames = clip(&machine, &folder, (prompt, seed), (FRAMES, 20));
         let sampled = (0..SAMPLES).map(|i| &frames[i * (FRAMES - 1) / (SAMPLES - 1)]);
         let seen: Option<Vec<_>> = sampled.map(look).collect();
@@ -76,10 +76,9 @@ fn check(quant: &str) {
             seen.iter().all(|s| s.colour == colour && s.background == background)
                 && motion(seen) == moving
         });
-        if !right {
-            wrong.push(format!("{prompt}, seed {seed}: {seen:#?}"));
-        }
-    }
+        (!right).then(|| format!("{prompt}, seed {seed}: {seen:#?}"))
+    });
+    let wrong: Vec<String> = wrong.collect();
     assert!(wrong.is_empty(), "{quant}: {}", wrong.join("\n"));
 }
 
